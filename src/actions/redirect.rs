@@ -1,0 +1,65 @@
+//! `redirect`: 301, 302, 303, 307 or 308 with a templated address (RT-11).
+
+use crate::build::Bind;
+use super::to::Redirect as Rule;
+use crate::exchange::{Exchange, authority, host};
+use crate::reply::Reply;
+use crate::value::{Issue, Spanned, Template};
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::LOCATION;
+use pingora::http::RequestHeader;
+
+/// A redirect.
+pub struct Redirect {
+    status: u16,
+    /// `None`: the same address over https.
+    to: Option<Template>,
+    keep_query: bool,
+}
+
+impl Redirect {
+    /// Binds its template.
+    ///
+    /// # Errors
+    /// The template does not fit the route.
+    pub fn new(rule: &Spanned<Rule>, bind: Bind<'_>) -> Result<Redirect, Issue> {
+        let to = rule.value.to.clone().map(|to| bind.template(&Spanned { value: to, at: rule.at })).transpose()?;
+        Ok(Redirect { status: rule.value.status, to, keep_query: rule.value.keep_query })
+    }
+
+    /// The answer.
+    pub fn reply(&self, request: &RequestHeader, x: &Exchange) -> Reply {
+        let location = HeaderValue::from_maybe_shared(Bytes::from(self.location(request, x)));
+        let headers = location.map(|location| vec![(LOCATION, location)]).unwrap_or_default();
+        Reply { status: self.status, headers, body: Bytes::new(), reason: None }
+    }
+
+    fn location(&self, request: &RequestHeader, x: &Exchange) -> String {
+        let mut location = String::with_capacity(128);
+        match &self.to {
+            Some(template) => x.render(template, request, &mut location),
+            None => location.extend(["https://", host(authority(request).unwrap_or_default()), request.uri.path()]),
+        }
+        // A path that begins with two slashes would be read as another host.
+        if location.starts_with("//") && self.to.as_ref().is_some_and(begins_with_variable) {
+            location.replace_range(..1, "");
+        }
+        if let Some(query) = request.uri.query().filter(|_| self.keep_query) {
+            location.extend(["?", query]);
+        }
+        location
+    }
+
+    /// In a few words.
+    pub fn describe(&self) -> String {
+        match &self.to {
+            Some(to) => format!("redirect {} {to}", self.status),
+            None => format!("redirect {} https", self.status),
+        }
+    }
+}
+
+fn begins_with_variable(template: &Template) -> bool {
+    !matches!(template.parts().first(), Some(crate::value::Part::Text(text)) if text.starts_with("//"))
+}

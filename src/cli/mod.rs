@@ -1,0 +1,140 @@
+//! The command line: one file for each command.
+
+mod check;
+mod config;
+mod explain;
+mod output;
+mod prepare;
+mod routes;
+mod run;
+mod status;
+mod version;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How a command ended; becomes the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// As asked.
+    Ok = 0,
+    /// The operation failed.
+    Failed = 1,
+    /// The configuration is invalid.
+    Invalid = 3,
+    /// The running gateway cannot be reached.
+    Unreachable = 4,
+    /// The running gateway refused: a token is missing or wrong.
+    Refused = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// An API gateway: one binary, one YAML file.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, arg_required_else_help = true, subcommand_required = true, after_help = AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+const AFTER: &str = "\
+Start with:
+  tollgate config init > tollgate.yaml     a small configuration that works
+  tollgate check -c tollgate.yaml          everything that is wrong with it, at once
+  tollgate explain -c tollgate.yaml GET http://localhost/hello
+  tollgate run -c tollgate.yaml
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused, 130 interrupted.
+Data goes to stdout, talk to stderr.";
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// Say more; twice says everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say less: only errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// No colours, as with the variable NO_COLOR
+    #[arg(long, global = true)]
+    no_color: bool,
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", env = "TOLLGATE_CONFIG", default_value = "/etc/tollgate/tollgate.yaml")]
+    config: PathBuf,
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    #[default]
+    Human,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground
+    #[command(after_help = run::AFTER)]
+    Run(run::Run),
+    /// Check a configuration and report everything that is wrong with it
+    #[command(after_help = check::AFTER)]
+    Check(check::Check),
+    /// Tell what would become of a request, step by step, without sending it
+    #[command(after_help = explain::AFTER)]
+    Explain(explain::Explain),
+    /// List the routes in the order in which they are tried
+    Routes(routes::Routes),
+    /// Show the configuration, its schema, its reference, or write a first one
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Show how the running gateway is
+    #[command(after_help = status::AFTER)]
+    Status(status::Status),
+    /// Print the version
+    Version(version::Version),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: tollgate completions bash > /usr/share/bash-completion/completions/tollgate")]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Reads the arguments and runs one command. A usage error ends the process with 2.
+pub fn main() -> ExitCode {
+    let Cli { command, global } = Cli::parse();
+    let exit = match command {
+        Command::Run(run) => run.run(&global),
+        Command::Check(check) => check.run(&global),
+        Command::Explain(explain) => explain.run(&global),
+        Command::Routes(routes) => routes.run(&global),
+        Command::Config(config) => config.run(&global),
+        Command::Status(status) => status.run(&global),
+        Command::Version(version) => version.run(),
+        Command::Completions { shell } => completions(shell),
+    };
+    exit.into()
+}
+
+fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut script);
+    output::data(&String::from_utf8_lossy(&script))
+}

@@ -1,0 +1,475 @@
+//! The configuration as an operator writes it: closed types, unknown keys refused, nothing resolved yet.
+//!
+//! The doc comments here are the reference page: `tollgate config schema` and `conf/reference.md` are made from them.
+
+use crate::actions::to::To;
+use crate::filters::rules::{BodyRule, IpRules, Maintenance, RequestRules, ResponseRules, Timeouts};
+use crate::route::matching::Match;
+use crate::upstream::document::Upstream;
+use crate::value::{
+    ByteSize, Cidr, HeaderKey, HostPattern, Map, Name, Normalize, OneOrMany, OrNone, PathPattern, Percent, Span, Spanned,
+    Template, text_value,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+
+/// A tollgate configuration.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Version of this format. The only one so far is `1`.
+    pub version: Spanned<u32>,
+    /// Further files, as glob patterns relative to this file. Their maps are merged by name; the same name twice is an
+    /// error.
+    #[serde(default)]
+    pub include: OneOrMany<String>,
+    /// The process: threads, user, drain.
+    #[serde(default)]
+    pub process: Process,
+    /// The admin listener: health, metrics, effective configuration.
+    #[serde(default)]
+    pub admin: Admin,
+    /// Access log, metrics, request ids, redaction.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// Where requests come from.
+    #[serde(default)]
+    pub listeners: Map<Listener>,
+    /// Settings that every API inherits.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Where requests go.
+    #[serde(default)]
+    pub upstreams: Map<Upstream>,
+    /// What is offered to callers.
+    #[serde(default)]
+    pub apis: Map<Api>,
+}
+
+/// How the process runs.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Worker threads: a number, or `auto` for one per core (default).
+    #[serde(default)]
+    pub threads: Threads,
+    /// User to become after the listeners are bound. Needs a start as root.
+    pub user: Option<Spanned<String>>,
+    /// How long a graceful stop may take.
+    #[serde(default)]
+    pub drain: Drain,
+    /// DNS servers for upstream names, as `address:port`. Default: those of the system.
+    #[serde(default)]
+    pub resolver: Vec<std::net::SocketAddr>,
+}
+
+/// Worker threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// One per core.
+    #[default]
+    Auto,
+    /// This many.
+    Count(u16),
+}
+
+impl FromStr for Threads {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Threads::Auto);
+        }
+        let count = text.parse().ok().filter(|count| (1..=1024).contains(count)).map(Threads::Count);
+        count.ok_or_else(|| format!("`{text}` is not a number of threads\nhelp: write `auto` or a number from 1 to 1024"))
+    }
+}
+
+impl fmt::Display for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Threads::Auto => f.write_str("auto"),
+            Threads::Count(count) => count.fmt(f),
+        }
+    }
+}
+
+text_value!(Threads, "Threads", pattern: r"^(auto|[0-9]+)$", "`auto` or a number");
+
+/// Deadlines of a graceful stop.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// How long requests in flight may go on after TERM. Default `30s`.
+    pub requests: Option<Span>,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// `unix:/path`, `address:port` or `none`. Default `unix:/run/tollgate/admin.sock`. An address that is not loopback
+    /// needs a token.
+    pub bind: Option<Spanned<AdminBind>>,
+    /// Bearer tokens by the name of who holds them. When there is one, every admin request but `/healthz` and `/readyz`
+    /// needs one.
+    #[serde(default)]
+    pub tokens: Map<Secret>,
+}
+
+/// A value that is never printed.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Where the admin listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminBind {
+    /// Nowhere.
+    Off,
+    /// A Unix socket, mode 0660.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(std::net::SocketAddr),
+}
+
+impl FromStr for AdminBind {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(AdminBind::Unix(path.into())),
+            Some(path) => Err(format!("`{path}` is not an absolute path")),
+            None if text == "none" => Ok(AdminBind::Off),
+            None => text.parse().map(AdminBind::Tcp).map_err(|_| {
+                format!("`{text}` is not an address\nhelp: write `unix:/run/tollgate/admin.sock`, `127.0.0.1:9900` or `none`")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for AdminBind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminBind::Off => f.write_str("none"),
+            AdminBind::Unix(path) => write!(f, "unix:{}", path.display()),
+            AdminBind::Tcp(address) => address.fmt(f),
+        }
+    }
+}
+
+text_value!(AdminBind, "AdminBind", pattern: r"^(none|unix:/.+|.+:[0-9]+)$", "`unix:/path`, `address:port` or `none`");
+
+/// What tollgate tells about its work.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// One JSON line for each request. `none` turns it off.
+    pub access_log: Option<OrNone<AccessLog>>,
+    /// What never reaches a log.
+    #[serde(default)]
+    pub redact: Redact,
+    /// Prometheus metrics, on the admin listener at `/metrics`.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// Request ids.
+    #[serde(default)]
+    pub request_id: RequestId,
+}
+
+/// The access log.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessLog {
+    /// `stdout` (default), `stderr` or the path of a file, which USR1 reopens.
+    pub to: Option<String>,
+    /// Share of requests that are logged; answers with status 500 and above always are. Default `100%`.
+    pub sample: Option<Percent>,
+    /// Further fields.
+    #[serde(default)]
+    pub fields: LogFields,
+}
+
+/// Further fields of the access log.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogFields {
+    /// Field names and what they hold, such as `tenant: "${header.x-tenant}"`. Redacted headers cannot be used.
+    #[serde(default)]
+    pub add: Map<Spanned<Template>>,
+}
+
+/// What never reaches a log.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redact {
+    /// Headers, besides `authorization`, `cookie`, `set-cookie`, `proxy-authorization` and `x-api-key`.
+    #[serde(default)]
+    pub headers: Vec<HeaderKey>,
+    /// Query parameters whose values are replaced, besides `token`, `access_token`, `api_key`, `key`, `password`,
+    /// `secret` and `signature`.
+    #[serde(default)]
+    pub query: Vec<String>,
+}
+
+/// Metrics.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Most time series that requests may create; what goes beyond is counted in one. Default 20000.
+    pub max_series: Option<u32>,
+}
+
+/// Request ids.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestId {
+    /// Header that carries the id, to the upstream and back to the client. Default `x-request-id`.
+    pub header: Option<HeaderKey>,
+    /// Whose ids are kept: `trusted_proxies` (default), `anyone` or `nobody`. Otherwise a UUIDv7 is made.
+    #[serde(default)]
+    pub trust_from: TrustFrom,
+}
+
+/// Whose request ids are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustFrom {
+    /// Proxies named in `trusted_proxies`.
+    #[default]
+    TrustedProxies,
+    /// Every client.
+    Anyone,
+    /// No client.
+    Nobody,
+}
+
+/// A place where clients connect.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Address and port, or a list of them. Port 0 takes a free port.
+    pub bind: Spanned<OneOrMany<std::net::SocketAddr>>,
+    /// `http/1.1` and `h2c` (HTTP/2 with prior knowledge). Default: both.
+    pub protocols: Option<Vec<ClientProtocol>>,
+    /// Proxies in front of tollgate, as addresses or networks. Only what they say of a client's address is believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Cidr>,
+    /// How paths are brought to their normal form before they are matched: `strict` (default), `lenient` or `off`.
+    #[serde(default)]
+    pub normalize: Normalize,
+    /// What a client may send.
+    #[serde(default)]
+    pub limits: ListenerLimits,
+}
+
+/// A protocol on the client's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum ClientProtocol {
+    /// HTTP/1.1, and HTTP/1.0.
+    #[serde(rename = "http/1.1")]
+    Http1,
+    /// HTTP/2 in cleartext with prior knowledge (RFC 9113 section 3.3).
+    #[serde(rename = "h2c")]
+    H2c,
+}
+
+/// What a client may send on a listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerLimits {
+    /// Most bytes of all header fields together; more is answered 431. Default `32KiB`.
+    pub header_bytes: Option<ByteSize>,
+    /// Most header fields; more is answered 431. Default 100.
+    pub headers: Option<u32>,
+    /// Longest request target; more is answered 414. Default `8KiB`.
+    pub uri: Option<ByteSize>,
+    /// How long an idle connection is kept. Default `75s`.
+    pub keepalive: Option<Span>,
+}
+
+/// Gives a struct the settings that are inherited: `defaults`, then api, then route; the nearest wins.
+macro_rules! with_inherited {
+    ($(#[$attribute:meta])* pub struct $name:ident { $($(#[$field_attribute:meta])* pub $field:ident: $type:ty,)* }) => {
+        $(#[$attribute])*
+        #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$field_attribute])* pub $field: $type,)*
+            /// Who may call. The word `public` lets everybody in; it must be written somewhere on the way from
+            /// `defaults` to the route.
+            pub auth: Option<Spanned<Auth>>,
+            /// Client addresses that are let in or refused. `none` turns an inherited rule off.
+            pub ip: Option<Spanned<OrNone<IpRules>>>,
+            /// How long to wait for the upstream.
+            pub timeouts: Option<Spanned<Timeouts>>,
+            /// Limits of the request body. `none` removes them.
+            pub body: Option<Spanned<OrNone<BodyRule>>>,
+            /// Changes to the request before it goes to the upstream. Header maps are merged by name.
+            pub request: Option<Spanned<OrNone<RequestRules>>>,
+            /// Changes to the response before it goes to the client. Header maps are merged by name.
+            pub response: Option<Spanned<OrNone<ResponseRules>>>,
+        }
+
+        impl $name {
+            /// The inherited settings written here.
+            pub fn settings(&self) -> Inherited<'_> {
+                Inherited {
+                    auth: self.auth.as_ref(),
+                    ip: self.ip.as_ref(),
+                    timeouts: self.timeouts.as_ref(),
+                    body: self.body.as_ref(),
+                    request: self.request.as_ref(),
+                    response: self.response.as_ref(),
+                }
+            }
+        }
+    };
+}
+
+/// The inherited settings that stand at one level.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inherited<'a> {
+    /// Who may call.
+    pub auth: Option<&'a Spanned<Auth>>,
+    /// Client addresses.
+    pub ip: Option<&'a Spanned<OrNone<IpRules>>>,
+    /// Timeouts.
+    pub timeouts: Option<&'a Spanned<Timeouts>>,
+    /// Body limits.
+    pub body: Option<&'a Spanned<OrNone<BodyRule>>>,
+    /// Request changes.
+    pub request: Option<&'a Spanned<OrNone<RequestRules>>>,
+    /// Response changes.
+    pub response: Option<&'a Spanned<OrNone<ResponseRules>>>,
+}
+
+with_inherited! {
+    /// Settings that every API inherits.
+    pub struct Defaults {}
+}
+
+with_inherited! {
+    /// An API: hosts, a base path and its routes.
+    pub struct Api {
+        /// Hosts it answers for: exact, or `*.example.com` for one label. Default: every host.
+        #[serde(default)]
+        pub hosts: OneOrMany<HostPattern>,
+        /// Listeners it is offered on. Default: all.
+        pub listeners: Option<Spanned<OneOrMany<Spanned<Name>>>>,
+        /// Path in front of every route's path; it is part of what the upstream sees unless a rule strips it.
+        pub base: Option<Spanned<PathPattern>>,
+        /// Versions: each becomes a set of routes of its own, and the marker is removed before the upstream sees it.
+        pub versions: Option<Spanned<Versions>>,
+        /// `true`, or details: every route answers 503 with `Retry-After`.
+        pub maintenance: Option<Spanned<Maintenance>>,
+        /// Where requests go when the route does not say.
+        pub to: Option<Spanned<To>>,
+        /// The routes. Their order does not matter.
+        #[serde(default)]
+        pub routes: Map<Route>,
+    }
+}
+
+with_inherited! {
+    /// A route: what it matches and where that goes.
+    pub struct Route {
+        /// `GET /orders/{id}`, `/orders/**`, or a map with more conditions.
+        #[serde(rename = "match")]
+        pub matches: Option<Spanned<Match>>,
+        /// Goes before the fixed precedence; higher wins. Default 0.
+        pub priority: Option<i32>,
+        /// Versions this route belongs to. Default: all.
+        pub versions: Option<Spanned<OneOrMany<Spanned<Name>>>>,
+        /// An upstream's name, or another action.
+        pub to: Option<Spanned<To>>,
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// Everybody.
+    Public,
+}
+
+/// How an API's versions are told apart, and the versions.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    /// What picks the version.
+    pub by: VersionBy,
+    /// The versions by name, such as `v1`.
+    pub versions: Map<Version>,
+}
+
+// By hand: `#[serde(flatten)]` would lose the places of what is inside.
+impl<'de> Deserialize<'de> for Versions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Versions;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map with `by` and the versions")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Versions, A::Error> {
+                let (mut by, mut versions) = (None, Map::default());
+                while let Some(name) = map.next_key::<Spanned<Name>>()? {
+                    if name.as_str() == "by" {
+                        by = Some(map.next_value()?);
+                    } else {
+                        versions.0.push((name, map.next_value()?));
+                    }
+                }
+                Ok(Versions { by: by.ok_or_else(|| A::Error::missing_field("by"))?, versions })
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+impl JsonSchema for Versions {
+    fn schema_name() -> Cow<'static, str> {
+        "Versions".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (by, version) = (generator.subschema_for::<VersionBy>(), generator.subschema_for::<Version>());
+        schemars::json_schema!({
+            "type": "object", "required": ["by"], "properties": { "by": by }, "additionalProperties": version,
+            "description": "How an API's versions are told apart (`by`), and the versions by name, such as `v1`.",
+        })
+    }
+}
+
+/// What picks the version: one of these.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VersionBy {
+    /// A path segment in front of the base, written as the version's name: `path: "v{n}"` takes `/v1/…` for `v1`.
+    Path(String),
+    /// A request header whose value is the version's name.
+    Header(HeaderKey),
+    /// A query parameter whose value is the version's name.
+    Query(String),
+}
+
+/// One version of an API.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Version {
+    /// Taken when a request names no version.
+    #[serde(default)]
+    pub default: bool,
+    /// Where requests of this version go when the route does not say.
+    pub to: Option<Spanned<To>>,
+}

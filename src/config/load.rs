@@ -1,0 +1,163 @@
+//! Reading the configuration: the main file, what it includes, and what its values refer to. All file I/O is here.
+
+use super::de;
+use super::document::Document;
+use super::interpolate::{Environment, interpolate};
+use super::yaml::{Entry, Kind, MAX_BYTES, Node, parse};
+use crate::value::issue::Source;
+use crate::value::{At, ByteSize, Code, Issue, Issues, Sources};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A configuration as read: typed, and the texts it came from.
+pub struct Loaded {
+    /// What was written.
+    pub document: Document,
+    /// The merged tree, for showing it again.
+    pub tree: Node,
+    /// The directory relative paths begin at.
+    pub base: PathBuf,
+    /// Hash of all texts, 12 hexadecimal digits: the same text has the same hash on every node.
+    pub hash: String,
+}
+
+/// Sections whose entries are merged by name when files are included.
+const MERGED: &[&str] = &["listeners", "upstreams", "apis"];
+
+/// Reads a configuration. What is found goes to `issues`, the texts to `sources`; the result is there when it can be used
+/// at all.
+pub fn load(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Loaded> {
+    let base = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let mut tree = read(path, sources, issues)?;
+    check_version(&tree, issues)?;
+    include(&mut tree, &base, sources, issues);
+    interpolate(&mut tree, &Environment::process(&base), issues);
+    let document = de::read::<Document>(&tree, issues)?;
+    Some(Loaded { document, tree, base, hash: hash(sources) })
+}
+
+fn read(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Node> {
+    let unreadable = |why: String| Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.display()));
+    let mut bytes = Vec::new();
+    let result = std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+    if let Err(error) = result {
+        issues.push(unreadable(error.to_string()));
+        return None;
+    }
+    if bytes.len() > MAX_BYTES {
+        let issue = Issue::new(Code::TOO_MUCH, format!("`{}` is larger than {}", path.display(), ByteSize(MAX_BYTES as u64)));
+        issues.push(issue.help("split it with `include`"));
+        return None;
+    }
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            issues.push(unreadable(format!("it is not UTF-8 (byte {})", error.utf8_error().valid_up_to())));
+            return None;
+        }
+    };
+    let file = u16::try_from(sources.0.len()).ok().filter(|file| *file < u16::MAX)?;
+    sources.0.push(Source { name: path.display().to_string(), text: text.as_str().into() });
+    parse(file, &text, issues)
+}
+
+/// The version is looked at first: another version's file would give findings that mislead.
+fn check_version(tree: &Node, issues: &mut Issues) -> Option<()> {
+    let Kind::Map(_) = &tree.kind else { return Some(()) };
+    let missing = || Issue::new(Code::VERSION, "`version` is missing").at(tree.at).help("begin the file with `version: 1`");
+    match tree.value("version") {
+        None => issues.push(missing()),
+        Some(Node { kind: Kind::Scalar(scalar), .. }) if scalar.value == serde_yaml::Value::from(1) => return Some(()),
+        Some(other) => {
+            let issue = Issue::new(Code::VERSION, "this version of the format is not known").at(other.at);
+            issues.push(issue.help("this binary reads `version: 1`"));
+        }
+    }
+    None
+}
+
+fn include(tree: &mut Node, base: &Path, sources: &mut Sources, issues: &mut Issues) {
+    for (pattern, at) in patterns(tree) {
+        let mut paths: Vec<PathBuf> = match glob::glob(&base.join(&pattern).to_string_lossy()) {
+            Ok(paths) => paths.filter_map(Result::ok).filter(|path| path.is_file()).collect(),
+            Err(error) => {
+                issues.push(Issue::new(Code::INCLUDE, format!("`{pattern}` is not a pattern: {}", error.msg)).at(at));
+                continue;
+            }
+        };
+        paths.sort();
+        if paths.is_empty() {
+            issues.push(match pattern.contains(['*', '?', '[']) {
+                true => Issue::new(Code::INCLUDE_EMPTY, format!("`{pattern}` matches no file")).at(at),
+                false => Issue::new(Code::INCLUDE, format!("there is no file `{pattern}`")).at(at),
+            });
+        }
+        for path in paths {
+            if let Some(part) = read(&path, sources, issues) {
+                merge(tree, part, issues);
+            }
+        }
+    }
+}
+
+/// The include patterns; whatever else stands there is reported when the document is typed.
+fn patterns(tree: &Node) -> Vec<(String, At)> {
+    let text = |node: &Node| match &node.kind {
+        Kind::Scalar(scalar) => scalar.value.as_str().map(|text| (text.to_owned(), node.at)),
+        _ => None,
+    };
+    match tree.value("include") {
+        None => Vec::new(),
+        Some(Node { kind: Kind::Seq(items), .. }) => items.iter().filter_map(text).collect(),
+        Some(one) => text(one).into_iter().collect(),
+    }
+}
+
+fn merge(tree: &mut Node, part: Node, issues: &mut Issues) {
+    let at = part.at;
+    let (Kind::Map(into), Kind::Map(entries)) = (&mut tree.kind, part.kind) else {
+        issues.push(Issue::new(Code::WRONG_TYPE, "an included file must be a map").at(at));
+        return;
+    };
+    for entry in entries {
+        let existing = into.iter_mut().find(|existing| existing.key.value == entry.key.value);
+        match (entry.key.value.as_str(), existing) {
+            ("version", _) => {}
+            ("include", _) => {
+                let issue = Issue::new(Code::INCLUDE, "an included file cannot include others").at(entry.key.at);
+                issues.push(issue.help("list every file in the main file"));
+            }
+            (_, None) => into.push(entry),
+            (key, Some(existing)) if MERGED.contains(&key) => merge_by_name(existing, entry, issues),
+            (_, Some(existing)) => issues.push(twice(existing, &entry)),
+        }
+    }
+}
+
+fn merge_by_name(existing: &mut Entry, entry: Entry, issues: &mut Issues) {
+    let (Kind::Map(into), Kind::Map(named)) = (&mut existing.value.kind, entry.value.kind) else {
+        let issue = Issue::new(Code::WRONG_TYPE, format!("`{}` must be a map", entry.key.value));
+        issues.push(issue.at(entry.key.at));
+        return;
+    };
+    for one in named {
+        match into.iter().find(|other| other.key.value == one.key.value) {
+            Some(first) => issues.push(twice(first, &one)),
+            None => into.push(one),
+        }
+    }
+}
+
+fn twice(first: &Entry, again: &Entry) -> Issue {
+    Issue::new(Code::DEFINED_TWICE, format!("`{}` is defined in two files", again.key.value))
+        .at(first.key.at)
+        .and(first.key.at, "first")
+        .and(again.key.at, "again")
+}
+
+/// FNV-1a (64 bit) over names and texts.
+fn hash(sources: &Sources) -> String {
+    let bytes = sources.0.iter().flat_map(|source| source.text.bytes().chain([0]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{:012x}", (hash ^ (hash >> 48)) & 0xffff_ffff_ffff)
+}

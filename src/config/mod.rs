@@ -1,0 +1,11 @@
+//! The configuration file: read with positions, typed, and described.
+
+pub mod de;
+pub mod document;
+pub mod interpolate;
+pub mod load;
+pub mod report;
+pub mod yaml;
+
+pub use document::Document;
+pub use load::{Loaded, load};

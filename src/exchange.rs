@@ -1,0 +1,219 @@
+//! One request and its response so far: every fact that a step, an action, the log or a metric may ask for.
+
+use crate::value::{Params, Part, Template};
+use http::header::{COOKIE, HOST};
+use http::{HeaderMap, HeaderValue};
+use pingora::http::RequestHeader;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Facts about one request. The request head itself stays with the engine and is passed beside it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// When the request head had been read.
+    pub started: Instant,
+    /// Number of the listener it came in on.
+    pub listener: u16,
+    /// Address of the client, behind trusted proxies.
+    pub client_ip: IpAddr,
+    /// Address of the other end of the connection.
+    pub peer_ip: IpAddr,
+    /// Whether that end is a trusted proxy.
+    pub trusted: bool,
+    /// Whether the client came over TLS, as far as can be believed.
+    pub secure: bool,
+    /// The request id.
+    pub request_id: HeaderValue,
+    /// Where the path parameters stand in the path.
+    pub params: Params,
+    /// Status of the answer, once there is one.
+    pub status: u16,
+    /// Why tollgate itself made or ended the answer: a problem's code.
+    pub reason: Option<&'static str>,
+    /// Bytes of request body read so far.
+    pub bytes_in: u64,
+    /// What was tried upstream.
+    pub tries: Tries,
+}
+
+/// What was tried upstream.
+#[derive(Debug, Default)]
+pub struct Tries {
+    /// Number of attempts.
+    pub count: u32,
+    /// Upstream of the last attempt.
+    pub upstream: Option<Arc<str>>,
+    /// Target of the last attempt.
+    pub target: Option<Arc<str>>,
+    /// When the last attempt began.
+    pub began: Option<Instant>,
+    /// How long it took to get a connection in the last attempt; zero when one was reused.
+    pub connect: Option<Duration>,
+    /// From the beginning of the last attempt to the head of the answer.
+    pub first_byte: Option<Duration>,
+    /// Time spent in attempts that failed.
+    pub failed: Duration,
+}
+
+impl Tries {
+    /// Begins an attempt.
+    pub fn begin(&mut self, upstream: Arc<str>, target: Arc<str>) {
+        self.count += 1;
+        self.upstream = Some(upstream);
+        self.target = Some(target);
+        self.began = Some(Instant::now());
+        self.connect = None;
+    }
+
+    /// Time spent upstream when the answer ended at `end`: failed attempts and the last one.
+    pub fn time(&self, end: Instant) -> Duration {
+        self.failed + self.began.map_or(Duration::ZERO, |began| end.saturating_duration_since(began))
+    }
+
+    /// Ends an attempt that failed.
+    pub fn fail(&mut self, end: Instant) {
+        self.failed = self.time(end);
+        self.began = None;
+    }
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        let nobody = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        Exchange {
+            started: Instant::now(),
+            listener: 0,
+            client_ip: nobody,
+            peer_ip: nobody,
+            trusted: false,
+            secure: false,
+            request_id: HeaderValue::from_static(""),
+            params: Params::default(),
+            status: 0,
+            reason: None,
+            bytes_in: 0,
+            tries: Tries::default(),
+        }
+    }
+}
+
+impl Exchange {
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// The request id as text.
+    pub fn id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// Value of a path parameter by its number.
+    pub fn param<'a>(&self, head: &'a RequestHeader, number: usize) -> &'a str {
+        self.params.value(head.uri.path(), number).unwrap_or_default()
+    }
+
+    /// Fills in a template. What the request does not have becomes nothing.
+    pub fn render(&self, template: &Template, head: &RequestHeader, out: &mut String) {
+        for part in template.parts() {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Path(_, number) => out.push_str(self.param(head, usize::from(*number))),
+                Part::Query(name) => out.push_str(query_value(head.uri.query(), name).unwrap_or_default()),
+                Part::Header(name) => out.push_str(header_text(&head.headers, name).unwrap_or_default()),
+                Part::Cookie(name) => out.push_str(cookie(&head.headers, name).unwrap_or_default()),
+                Part::ClientIp => drop(write!(out, "{}", self.client_ip)),
+                Part::RequestId => out.push_str(self.id()),
+                Part::Host => out.push_str(host(authority(head).unwrap_or_default())),
+                Part::Method => out.push_str(head.method.as_str()),
+                Part::Scheme => out.push_str(self.scheme()),
+                // Bound to text when the snapshot was built.
+                Part::Api | Part::Route => {}
+            }
+        }
+    }
+
+    /// A filled-in template as a field value; `None` when the result cannot be one (RFC 9110 section 5.5).
+    pub fn render_value(&self, template: &Template, head: &RequestHeader) -> Option<HeaderValue> {
+        let mut text = String::with_capacity(64);
+        self.render(template, head, &mut text);
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
+    }
+}
+
+/// Host and port the client asked for: `:authority`, or `Host`.
+pub fn authority(head: &RequestHeader) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => head.headers.get(HOST)?.to_str().ok(),
+    }
+}
+
+/// An authority without its port; brackets of an IPv6 address stay.
+pub fn host(authority: &str) -> &str {
+    let port = authority.rfind(':').filter(|colon| !authority.get(*colon..).unwrap_or_default().contains(']'));
+    port.and_then(|colon| authority.get(..colon)).unwrap_or(authority)
+}
+
+/// A header's first value, when it is text.
+pub fn header_text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+}
+
+/// The first value of a query parameter, as sent.
+pub fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    query?.split('&').find_map(|pair| match pair.split_once('=') {
+        Some((key, value)) => (key == name).then_some(value),
+        None => (pair == name).then_some(""),
+    })
+}
+
+/// A cookie's value (RFC 6265 section 4.2).
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .find_map(|pair| pair.trim_start().strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Gives the request another target; a `Host` field takes over what an absolute target said.
+///
+/// # Errors
+/// The new target is not a URI.
+pub fn set_target(head: &mut RequestHeader, path_and_query: &str) -> Result<(), http::uri::InvalidUri> {
+    let uri: http::Uri = path_and_query.parse()?;
+    if let Some(authority) = head.uri.authority().map(|authority| authority.as_str().to_owned()) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(authority)) {
+            drop(head.insert_header(HOST, value));
+        }
+    }
+    head.set_uri(uri);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_lose_their_port() {
+        for (authority, name) in [("a.b:80", "a.b"), ("a.b", "a.b"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")] {
+            assert_eq!(host(authority), name);
+        }
+    }
+
+    #[test]
+    fn queries_and_cookies_are_found() {
+        assert_eq!(query_value(Some("a=1&b&c=&a=2"), "a"), Some("1"));
+        assert_eq!(query_value(Some("a=1&b&c="), "b"), Some(""));
+        assert_eq!(query_value(Some("aa=1"), "a"), None);
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_static("x=1; sid=abc"));
+        headers.append(COOKIE, HeaderValue::from_static("late=2"));
+        assert_eq!((cookie(&headers, "sid"), cookie(&headers, "late"), cookie(&headers, "id")), (Some("abc"), Some("2"), None));
+    }
+}

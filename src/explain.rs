@@ -1,0 +1,311 @@
+//! A request against a snapshot, without sending it: the very table, steps and actions that `run` uses.
+
+use crate::actions::Proxy;
+use crate::admit;
+use crate::exchange::{Exchange, authority};
+use crate::filters::Step;
+use crate::forward;
+use crate::listen::Listener;
+use crate::listen::connection::Facts;
+use crate::outcome;
+use crate::reply::Kind;
+use crate::route::{Lookup, Route};
+use crate::snapshot::Snapshot;
+use crate::value::{At, Sources, host_key};
+use http::{HeaderName, HeaderValue, Method, Uri};
+use pingora::http::RequestHeader;
+use serde::Serialize;
+use std::net::{IpAddr, SocketAddr};
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Method.
+    pub method: Method,
+    /// An absolute URL, or a path.
+    pub url: String,
+    /// Header fields.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The other end of the connection.
+    pub from: IpAddr,
+    /// Listener the request comes in on; the first one if none is named.
+    pub listener: Option<String>,
+}
+
+/// What would happen.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Explanation {
+    /// The request in one line.
+    pub request: String,
+    /// `api.route`.
+    pub route: Option<String>,
+    /// Where the route is written.
+    pub at: Option<String>,
+    /// Its pattern.
+    pub pattern: Option<String>,
+    /// Routes that nearly matched.
+    pub near: Vec<NearMiss>,
+    /// Steps in order.
+    pub steps: Vec<ExplainedStep>,
+    /// What would be sent upstream.
+    pub sent: Option<Sent>,
+    /// What tollgate would answer itself.
+    pub answered: Option<Answered>,
+}
+
+/// A route that nearly matched.
+#[derive(Clone, Debug, Serialize)]
+pub struct NearMiss {
+    /// `api.route`.
+    pub route: String,
+    /// Why it did not.
+    pub reason: String,
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExplainedStep {
+    /// Its name.
+    pub name: String,
+    /// What it does with this request.
+    pub what: String,
+    /// Where it is configured.
+    pub at: Option<String>,
+}
+
+/// A request to an upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sent {
+    /// The upstream.
+    pub upstream: String,
+    /// The target that would be taken; another one may be the next time.
+    pub target: String,
+    /// Method.
+    pub method: String,
+    /// URL with the target's address.
+    pub url: String,
+    /// `Host`.
+    pub host: String,
+}
+
+/// An answer made here.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answered {
+    /// Status.
+    pub status: u16,
+    /// The problem's code, for errors.
+    pub reason: Option<String>,
+    /// `Location`, for redirects.
+    pub location: Option<String>,
+}
+
+/// Explains a request.
+///
+/// # Errors
+/// The question cannot be a request: a sentence for the person who asked.
+pub fn explain(snapshot: &Snapshot, sources: &Sources, question: &Question) -> Result<Explanation, String> {
+    let (number, listener) = listener(snapshot, question.listener.as_deref())?;
+    let (mut head, secure) = head(question)?;
+    let facts = Facts {
+        listener: number,
+        peer: Some(SocketAddr::new(question.from, 0)),
+        local: None,
+        secure,
+        trusted: listener.trusted.contains(question.from),
+    };
+    let mut x = Exchange::default();
+    admit::identify(&mut x, &head, &facts, listener, &snapshot.telemetry);
+    let mut explaining = Explaining { snapshot, sources, told: Explanation::default() };
+    explaining.told.request = format!("{} {}", question.method, question.url);
+    explaining.client(&x, &facts);
+    let found = admit::find(&mut head, listener, number, &snapshot.table);
+    explaining.near(&head, number);
+    match found {
+        Err(problem) => explaining.answered(problem.kind.status, Some(problem.kind.code), None),
+        Ok((route, params)) => {
+            x.params = params;
+            if let Some(route) = snapshot.routes.get(route as usize) {
+                explaining.route(route, &head, &mut x);
+            }
+        }
+    }
+    Ok(explaining.told)
+}
+
+fn listener<'s>(snapshot: &'s Snapshot, name: Option<&str>) -> Result<(u16, &'s Listener), String> {
+    let mut listeners = (0..).zip(&snapshot.listeners);
+    match name {
+        None => listeners.next().ok_or_else(|| "no listener is defined".to_owned()),
+        Some(name) => listeners.find(|(_, listener)| listener.name.as_str() == name).ok_or_else(|| format!("there is no listener `{name}`")),
+    }
+}
+
+/// The head as a client would send it: origin-form and `Host`.
+fn head(question: &Question) -> Result<(RequestHeader, bool), String> {
+    let url = &question.url;
+    let (secure, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (false, Some(rest)),
+        (_, Some(rest)) => (true, Some(rest)),
+        _ => (false, None),
+    };
+    let (host, target) = match rest {
+        Some(rest) => rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())),
+        None if url.starts_with('/') => ("localhost", url.as_str()),
+        None => return Err(format!("`{url}` is neither a URL nor a path")),
+    };
+    let target = match target {
+        "" => "/".to_owned(),
+        query if query.starts_with('?') => format!("/{query}"),
+        target => target.to_owned(),
+    };
+    // Spaces and the like are escaped as the engine does it when they come over the wire.
+    let target: Uri = target.replace(' ', "%20").parse().map_err(|_| format!("`{target}` is not a path"))?;
+    let size = Some(question.headers.len() + 8);
+    let mut head = RequestHeader::build(question.method.clone(), target.to_string().as_bytes(), size).map_err(|error| error.to_string())?;
+    drop(head.insert_header(http::header::HOST, host));
+    for (name, value) in &question.headers {
+        let inserted = match *name == http::header::HOST {
+            true => head.insert_header(name.clone(), value.clone()),
+            false => head.append_header(name.clone(), value.clone()).map(drop),
+        };
+        inserted.map_err(|error| error.to_string())?;
+    }
+    Ok((head, secure))
+}
+
+struct Explaining<'a> {
+    snapshot: &'a Snapshot,
+    sources: &'a Sources,
+    told: Explanation,
+}
+
+impl Explaining<'_> {
+    fn step(&mut self, name: &str, what: String, at: At) {
+        let at = if at.is_somewhere() { Some(self.sources.line(at)) } else { None };
+        self.told.steps.push(ExplainedStep { name: name.to_owned(), what, at });
+    }
+
+    fn client(&mut self, x: &Exchange, facts: &Facts) {
+        let how = match (facts.trusted, x.client_ip == x.peer_ip) {
+            (true, false) => format!("{} (from X-Forwarded-For, behind {})", x.client_ip, x.peer_ip),
+            (true, true) => format!("{} (a trusted proxy)", x.client_ip),
+            (false, _) => x.client_ip.to_string(),
+        };
+        self.step("client", how, At::NOWHERE);
+    }
+
+    fn near(&mut self, head: &RequestHeader, listener: u16) {
+        let host = authority(head).and_then(host_key);
+        let lookup = Lookup {
+            host: host.as_deref(),
+            path: head.uri.path(),
+            query: head.uri.query(),
+            method: &head.method,
+            headers: &head.headers,
+            listener,
+        };
+        let name = |route: u32| self.snapshot.routes.get(route as usize).map(|route| route.id.to_string());
+        self.told.near = self
+            .snapshot
+            .table
+            .near(&lookup, 3)
+            .into_iter()
+            .filter_map(|near| Some(NearMiss { route: name(near.rule.route)?, reason: near.reason }))
+            .collect();
+    }
+
+    fn route(&mut self, route: &Route, head: &RequestHeader, x: &mut Exchange) {
+        self.told.route = Some(route.id.to_string());
+        self.told.at = Some(self.sources.line(route.at));
+        self.told.pattern = Some(route.template.to_string());
+        self.step("auth", "pass  public".to_owned(), route.auth_at);
+        for step in route.chain.steps() {
+            self.step(step.name(), step.explain(head, x), step.at());
+        }
+        if let Step::Reply(reply) = route.chain.on_request(head, x) {
+            return self.answered(reply.status, reply.reason, None);
+        }
+        self.step("to", route.action.describe(), At::NOWHERE);
+        if let Some(reply) = route.action.reply(head, x) {
+            let location = reply.headers.iter().find(|(name, _)| *name == http::header::LOCATION);
+            let location = location.and_then(|(_, value)| value.to_str().ok()).map(str::to_owned);
+            return self.answered(reply.status, reply.reason, location);
+        }
+        if let Some(proxy) = route.action.proxy() {
+            self.send(route, proxy, head, x);
+        }
+    }
+
+    fn send(&mut self, route: &Route, proxy: &Proxy, head: &RequestHeader, x: &Exchange) {
+        let Some((_, arm)) = proxy.choose(head, x) else {
+            return self.answered(Kind::NO_TARGET.status, Some(Kind::NO_TARGET.code), None);
+        };
+        let key = arm.key.as_ref().and_then(|key| key.hash(head, x)).map(u64::to_le_bytes);
+        let picked = arm.upstream.pick(key.as_ref().map(<[u8; 8]>::as_slice), &[]);
+        let lease = match picked {
+            Ok(lease) => Some(lease),
+            // Names are resolved only while the gateway runs.
+            Err(crate::upstream::PickError::NoTargets) => None,
+            Err(why) => {
+                let kind = outcome::unpicked(why);
+                return self.answered(kind.status, Some(kind.code), None);
+            }
+        };
+        let first = arm.upstream.spec().targets.first().map(|target| target.address.to_string());
+        let target = lease.as_ref().map_or(first.unwrap_or_default(), |lease| lease.target().label().to_string());
+        let mut upstream_head = head.clone();
+        if let Some(host) = lease.as_ref().and_then(|lease| lease.target().host()) {
+            drop(upstream_head.insert_header(http::header::HOST, host.clone()));
+        }
+        let id = &self.snapshot.telemetry.request_id;
+        drop(forward::identify_client(&mut upstream_head, head, x, route.forwarded, id));
+        if let Err(problem) = route.chain.on_upstream_request(&mut upstream_head, head, x) {
+            return self.answered(problem.kind.status, Some(problem.kind.code), None);
+        }
+        let balance = arm.upstream.spec().balance.as_str();
+        self.step("upstream", format!("{}  target {target}  {balance}", proxy.explain(head, x, arm)), At::NOWHERE);
+        let timeouts = route.timeouts;
+        let shown = format!("connect {:?}, response {:?}, idle {:?}", timeouts.connect, timeouts.response, timeouts.idle);
+        self.step("timeouts", shown, route.timeouts_at);
+        let scheme = if arm.upstream.is_tls() { "https" } else { "http" };
+        let path = upstream_head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        self.told.sent = Some(Sent {
+            upstream: arm.name.to_string(),
+            url: format!("{scheme}://{target}{path}"),
+            method: upstream_head.method.to_string(),
+            host: authority(&upstream_head).unwrap_or_default().to_owned(),
+            target,
+        });
+    }
+
+    fn answered(&mut self, status: u16, reason: Option<&str>, location: Option<String>) {
+        self.told.answered = Some(Answered { status, reason: reason.map(str::to_owned), location });
+    }
+}
+
+impl std::fmt::Display for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", self.request)?;
+        match (&self.route, &self.at, &self.pattern) {
+            (Some(route), Some(at), Some(pattern)) => writeln!(f, "route     {route:<28} {pattern:<28} {at}")?,
+            _ => writeln!(f, "route     none matches")?,
+        }
+        for near in &self.near {
+            writeln!(f, "  near    {:<28} {}", near.route, near.reason)?;
+        }
+        writeln!(f, "steps")?;
+        for (number, step) in self.steps.iter().enumerate() {
+            let line = format!("  {:>2} {:<17} {:<45} {}", number + 1, step.name, step.what, step.at.as_deref().unwrap_or_default());
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        match (&self.sent, &self.answered) {
+            (Some(Sent { method, url, host, .. }), _) => writeln!(f, "result  would be sent upstream as  {method} {url}  with Host {host}"),
+            (None, Some(Answered { status, reason, location })) => {
+                let reason = reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default();
+                let location = location.as_ref().map(|location| format!("  {location}")).unwrap_or_default();
+                writeln!(f, "result  would be answered here with  {status}{reason}{location}")
+            }
+            (None, None) => writeln!(f, "result  nothing"),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `body`: the size of the request body (RT-17). What is declared is refused here; what is sent is counted by the gateway.
+
+use super::{Filter, Hooks, Settings, Step};
+use crate::exchange::Exchange;
+use crate::reply::{Kind, Problem};
+use crate::value::{At, ByteSize, Issues, Spanned};
+use http::header::CONTENT_LENGTH;
+use pingora::http::RequestHeader;
+
+pub(super) const NAME: &str = "body";
+
+/// What `body.max` is when nobody says.
+pub const DEFAULT_MAX: ByteSize = ByteSize(10 << 20);
+
+struct Body {
+    max: ByteSize,
+    at: At,
+}
+
+pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Box<dyn Filter>> {
+    let Spanned { value: max, at } = settings.body?;
+    Some(Box::new(Body { max, at }))
+}
+
+/// The answer to a body that is too large.
+pub fn too_large(max: u64) -> Problem {
+    Problem::from(Kind::BODY_TOO_LARGE).detail(format!("At most {} are accepted.", ByteSize(max)))
+}
+
+impl Filter for Body {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn at(&self) -> At {
+        self.at
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks::REQUEST
+    }
+
+    fn on_request(&self, request: &RequestHeader, x: &mut Exchange) -> Step {
+        let declared = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+        if declared.is_some_and(|declared| declared > self.max.0) {
+            return Step::Reply(too_large(self.max.0).reply(request, x));
+        }
+        Step::Continue
+    }
+
+    fn explain(&self, _: &RequestHeader, _: &Exchange) -> String {
+        format!("at most {}", self.max)
+    }
+}

@@ -1,0 +1,56 @@
+//! `ip`: client addresses that are let in or refused (SE-04).
+
+use super::{Filter, Hooks, Settings, Step};
+use super::rules::IpRules;
+use crate::exchange::Exchange;
+use crate::reply::{Kind, Problem};
+use crate::value::{At, Issues, Networks};
+use pingora::http::RequestHeader;
+use std::net::IpAddr;
+
+pub(super) const NAME: &str = "ip";
+
+struct Ip {
+    allow: Option<Networks>,
+    deny: Networks,
+    at: At,
+}
+
+pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Box<dyn Filter>> {
+    let rules = settings.ip.as_ref()?;
+    let IpRules { allow, deny } = rules.value;
+    let networks = |list: &[crate::value::Cidr]| Networks::new(list.iter().map(|cidr| cidr.0));
+    Some(Box::new(Ip { allow: allow.as_deref().map(networks), deny: networks(deny), at: rules.at }))
+}
+
+impl Ip {
+    fn lets_in(&self, address: IpAddr) -> bool {
+        !self.deny.contains(address) && self.allow.as_ref().is_none_or(|allow| allow.contains(address))
+    }
+}
+
+impl Filter for Ip {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn at(&self) -> At {
+        self.at
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks::REQUEST
+    }
+
+    fn on_request(&self, request: &RequestHeader, x: &mut Exchange) -> Step {
+        if self.lets_in(x.client_ip) {
+            return Step::Continue;
+        }
+        Step::Reply(Problem::from(Kind::IP_DENIED).reply(request, x))
+    }
+
+    fn explain(&self, _: &RequestHeader, x: &Exchange) -> String {
+        let verdict = if self.lets_in(x.client_ip) { "pass" } else { "refuse (403)" };
+        format!("{verdict}  {}", x.client_ip)
+    }
+}

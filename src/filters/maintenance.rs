@@ -1,0 +1,46 @@
+//! `maintenance`: the API answers 503 with `Retry-After` (RT-20, its static part).
+
+use super::{Filter, Hooks, Settings, Step};
+use crate::exchange::Exchange;
+use crate::reply::{Kind, Problem};
+use crate::value::{At, Issues};
+use pingora::http::RequestHeader;
+use std::time::Duration;
+
+pub(super) const NAME: &str = "maintenance";
+
+struct Maintenance {
+    retry_after: Duration,
+    message: Option<String>,
+    at: At,
+}
+
+pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Box<dyn Filter>> {
+    let maintenance = settings.maintenance.as_ref().filter(|maintenance| maintenance.value.on)?;
+    let retry_after = maintenance.value.retry_after.map_or(Duration::from_secs(60), |span| span.0);
+    Some(Box::new(Maintenance { retry_after, message: maintenance.value.message.clone(), at: maintenance.at }))
+}
+
+impl Filter for Maintenance {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn at(&self) -> At {
+        self.at
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks::REQUEST
+    }
+
+    fn on_request(&self, request: &RequestHeader, x: &mut Exchange) -> Step {
+        let mut problem = Problem::from(Kind::MAINTENANCE).retry_after(self.retry_after);
+        problem.detail.clone_from(&self.message);
+        Step::Reply(problem.reply(request, x))
+    }
+
+    fn explain(&self, _: &RequestHeader, _: &Exchange) -> String {
+        format!("refuse (503)  retry after {}s", self.retry_after.as_secs())
+    }
+}

@@ -1,0 +1,180 @@
+//! The steps a request passes, in one fixed order.
+//!
+//! [`STEPS`] is that order: what runs, what `tollgate explain` prints and what the reference page shows. A route has those
+//! steps that its settings ask for; nobody configures the order. Responses pass the same steps in reverse.
+
+mod body;
+mod headers;
+mod ip;
+mod maintenance;
+mod rewrite;
+pub mod rules;
+mod version;
+
+pub use body::{DEFAULT_MAX, too_large};
+pub use version::Marker;
+
+use crate::build::Bind;
+use crate::exchange::Exchange;
+use crate::reply::{Problem, Reply};
+use crate::value::{At, ByteSize, Issues, Spanned};
+use pingora::http::{RequestHeader, ResponseHeader};
+use rules::{IpRules, Maintenance, RequestRules, ResponseRules};
+
+/// A step. Every hook defaults to "nothing"; a step names in [`Filter::hooks`] those it has.
+pub trait Filter: Send + Sync {
+    /// Its name in [`STEPS`].
+    fn name(&self) -> &'static str;
+
+    /// Where it was configured.
+    fn at(&self) -> At;
+
+    /// Which of the hooks below do something; the others are never called.
+    fn hooks(&self) -> Hooks;
+
+    /// When the request head is there and the route is known.
+    fn on_request(&self, _request: &RequestHeader, _x: &mut Exchange) -> Step {
+        Step::Continue
+    }
+
+    /// Before each attempt, on a fresh copy `head` of `request`.
+    fn on_upstream_request(&self, _head: &mut RequestHeader, _request: &RequestHeader, _x: &Exchange) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    /// When an answer goes to the client: the upstream's or our own. Cannot fail.
+    fn on_response(&self, _head: &mut ResponseHeader, _request: &RequestHeader, _x: &Exchange) {}
+
+    /// What it would do to this request, in a few words, for `tollgate explain`.
+    fn explain(&self, request: &RequestHeader, x: &Exchange) -> String;
+}
+
+/// What becomes of a request after a step.
+#[must_use]
+pub enum Step {
+    /// On to the next.
+    Continue,
+    /// The end: this is the answer.
+    Reply(Reply),
+}
+
+/// The hooks a step has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// [`Filter::on_request`].
+    pub request: bool,
+    /// [`Filter::on_upstream_request`].
+    pub upstream_request: bool,
+    /// [`Filter::on_response`].
+    pub response: bool,
+}
+
+impl Hooks {
+    /// Only [`Filter::on_request`].
+    pub const REQUEST: Hooks = Hooks { request: true, upstream_request: false, response: false };
+    /// Only [`Filter::on_upstream_request`].
+    pub const UPSTREAM_REQUEST: Hooks = Hooks { request: false, upstream_request: true, response: false };
+    /// Only [`Filter::on_response`].
+    pub const RESPONSE: Hooks = Hooks { request: false, upstream_request: false, response: true };
+}
+
+/// What the steps of one route are made from: settings after inheritance.
+pub struct Settings<'a> {
+    /// Address rules.
+    pub ip: Option<Spanned<&'a IpRules>>,
+    /// Maintenance of the API.
+    pub maintenance: Option<Spanned<&'a Maintenance>>,
+    /// Most bytes of a request body, if there is a limit.
+    pub body: Option<Spanned<ByteSize>>,
+    /// Version of the API, and where requests name it.
+    pub version: Option<Spanned<(String, Marker)>>,
+    /// Request rules.
+    pub request: &'a Spanned<RequestRules>,
+    /// Response rules.
+    pub response: &'a Spanned<ResponseRules>,
+    /// What templates are bound to.
+    pub bind: Bind<'a>,
+}
+
+type Maker = fn(&Settings<'_>, &mut Issues) -> Option<Box<dyn Filter>>;
+
+/// THE LIST: every step in the order in which requests pass it, and what it is for.
+pub const STEPS: &[(&str, Maker, &str)] = &[
+    (ip::NAME, ip::make, "refuses client addresses (403)"),
+    (maintenance::NAME, maintenance::make, "answers 503 while the API is in maintenance"),
+    (body::NAME, body::make, "refuses bodies that are too large (413)"),
+    (version::NAME, version::make, "takes the version's marker out of the request"),
+    (headers::REQUEST, headers::make_request, "changes request headers"),
+    (rewrite::NAME, rewrite::make, "changes path, query, method and host"),
+    (headers::RESPONSE, headers::make_response, "changes response headers"),
+];
+
+/// The steps of one route.
+#[derive(Default)]
+pub struct Chain {
+    steps: Vec<Box<dyn Filter>>,
+    request: Vec<usize>,
+    upstream_request: Vec<usize>,
+    response: Vec<usize>,
+}
+
+impl Chain {
+    /// Makes the steps that the settings ask for.
+    pub fn new(settings: &Settings<'_>, issues: &mut Issues) -> Chain {
+        let mut chain = Chain::default();
+        for (_, make, _) in STEPS {
+            if let Some(step) = make(settings, issues) {
+                chain.push(step);
+            }
+        }
+        chain.response.reverse();
+        chain
+    }
+
+    fn push(&mut self, step: Box<dyn Filter>) {
+        let (number, hooks) = (self.steps.len(), step.hooks());
+        self.steps.push(step);
+        let lists = [
+            (hooks.request, &mut self.request),
+            (hooks.upstream_request, &mut self.upstream_request),
+            (hooks.response, &mut self.response),
+        ];
+        for (has, list) in lists {
+            if has {
+                list.push(number);
+            }
+        }
+    }
+
+    /// The steps in order.
+    pub fn steps(&self) -> impl Iterator<Item = &dyn Filter> {
+        self.steps.iter().map(AsRef::as_ref)
+    }
+
+    fn at<'a>(&'a self, numbers: &'a [usize]) -> impl Iterator<Item = &'a dyn Filter> {
+        numbers.iter().filter_map(|number| self.steps.get(*number)).map(AsRef::as_ref)
+    }
+
+    /// Runs the request through; the first reply ends it.
+    pub fn on_request(&self, request: &RequestHeader, x: &mut Exchange) -> Step {
+        for step in self.at(&self.request) {
+            if let Step::Reply(reply) = step.on_request(request, x) {
+                return Step::Reply(reply);
+            }
+        }
+        Step::Continue
+    }
+
+    /// Prepares the head of one attempt.
+    ///
+    /// # Errors
+    /// The problem that ends the request.
+    pub fn on_upstream_request(&self, head: &mut RequestHeader, request: &RequestHeader, x: &Exchange) -> Result<(), Problem> {
+        self.at(&self.upstream_request).try_for_each(|step| step.on_upstream_request(head, request, x))
+    }
+
+    /// Runs the response back through, last step first.
+    pub fn on_response(&self, head: &mut ResponseHeader, request: &RequestHeader, x: &Exchange) {
+        self.at(&self.response).for_each(|step| step.on_response(head, request, x));
+    }
+}

@@ -1,0 +1,201 @@
+//! `rewrite`: path, query, method and host of the upstream request (TX-02, TX-03, TX-04).
+
+use super::{Filter, Hooks, Settings};
+use crate::build::{Value, problem};
+use super::rules::{PathRule, QueryRules};
+use crate::exchange::{Exchange, set_target};
+use crate::reply::{Kind, Problem};
+use crate::value::{At, Code, Issue, Issues, Spanned, Template};
+use http::Method;
+use http::header::HOST;
+use pingora::http::RequestHeader;
+use regex::Regex;
+use std::borrow::Cow;
+
+pub(super) const NAME: &str = "rewrite";
+
+struct Rewrite {
+    path: Option<Path>,
+    query: Option<Query>,
+    method: Option<Method>,
+    host: Option<Value>,
+    at: At,
+}
+
+enum Path {
+    Strip(String),
+    Replace(Template),
+    Regex(Regex, String),
+}
+
+/// What replaces and adds is kept as templates; names are compared as they are written.
+struct Query {
+    allow: Option<Vec<String>>,
+    remove: Vec<String>,
+    rename: Vec<(String, String)>,
+    set: Vec<(String, Template)>,
+    add: Vec<(String, Template)>,
+}
+
+pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Box<dyn Filter>> {
+    let rules = &settings.request.value;
+    let path = rules.path.as_ref().and_then(|rule| issues.take(make_path(rule, settings)));
+    let query = rules.query.as_ref().map(|rules| make_query(rules, settings, issues));
+    let host = rules.host.as_ref().and_then(|host| issues.take(settings.bind.value(host)));
+    let method = rules.method.as_ref().map(|method| method.0.clone());
+    if path.is_none() && query.is_none() && method.is_none() && host.is_none() {
+        return None;
+    }
+    Some(Box::new(Rewrite { path, query, method, host, at: settings.request.at }))
+}
+
+fn make_path(rule: &Spanned<PathRule>, settings: &Settings<'_>) -> Result<Path, Issue> {
+    let bad = |message: String| problem(Code::BAD_PATH, &message, rule.at);
+    match &rule.value {
+        PathRule::Strip(prefix) if prefix.starts_with('/') && !prefix.ends_with('/') => Ok(Path::Strip(prefix.clone())),
+        PathRule::Strip(prefix) => {
+            Err(bad(format!("`{prefix}` cannot be stripped\nhelp: a prefix begins with `/` and does not end with one")))
+        }
+        PathRule::Replace(template) => {
+            let bound = settings.bind.template(&Spanned { value: template.clone(), at: rule.at })?;
+            match bound.parts().first() {
+                Some(crate::value::Part::Text(text)) if text.starts_with('/') => Ok(Path::Replace(bound)),
+                _ => Err(bad(format!("the new path `{template}` does not begin with `/`"))),
+            }
+        }
+        PathRule::Regex(regex) => {
+            let find = Regex::new(&regex.find).map_err(|error| bad(format!("`{}` is not a regular expression: {error}", regex.find)))?;
+            Ok(Path::Regex(find, regex.replace.clone()))
+        }
+    }
+}
+
+fn make_query(rules: &QueryRules, settings: &Settings<'_>, issues: &mut Issues) -> Query {
+    let mut templates = |map: &crate::value::Map<Spanned<Template>, String>| -> Vec<(String, Template)> {
+        map.iter().filter_map(|(key, template)| Some((key.value.clone(), issues.take(settings.bind.template(template))?))).collect()
+    };
+    Query {
+        set: templates(&rules.set),
+        add: templates(&rules.add),
+        allow: rules.allow.clone(),
+        remove: rules.remove.clone(),
+        rename: rules.rename.iter().map(|(from, to)| (from.value.clone(), to.clone())).collect(),
+    }
+}
+
+impl Filter for Rewrite {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn at(&self) -> At {
+        self.at
+    }
+
+    fn hooks(&self) -> Hooks {
+        Hooks::UPSTREAM_REQUEST
+    }
+
+    fn on_upstream_request(&self, head: &mut RequestHeader, request: &RequestHeader, x: &Exchange) -> Result<(), Problem> {
+        if self.path.is_some() || self.query.is_some() {
+            let target = self.target(head, request, x);
+            set_target(head, &target).map_err(|_| Problem::from(Kind::BAD_PATH).detail("The rewritten path is not valid."))?;
+        }
+        if let Some(method) = &self.method {
+            head.set_method(method.clone());
+        }
+        if let Some(host) = self.host.as_ref().and_then(|host| host.for_request(request, x)) {
+            drop(head.insert_header(HOST, host));
+        }
+        Ok(())
+    }
+
+    fn explain(&self, request: &RequestHeader, x: &Exchange) -> String {
+        let mut words = Vec::new();
+        words.extend(self.method.as_ref().map(ToString::to_string));
+        if self.path.is_some() || self.query.is_some() {
+            words.push(self.target(request, request, x));
+        }
+        words.extend(self.host.as_ref().and_then(|host| host.for_request(request, x)).and_then(|host| host.to_str().ok().map(|host| format!("host {host}"))));
+        words.join("  ")
+    }
+}
+
+impl Rewrite {
+    /// The new target: `head` is what earlier steps left, `request` what templates read.
+    fn target(&self, head: &RequestHeader, request: &RequestHeader, x: &Exchange) -> String {
+        let path = head.uri.path();
+        let mut target = self.path.as_ref().map_or(Cow::Borrowed(path), |rule| rule.apply(path, request, x)).into_owned();
+        let query = head.uri.query().unwrap_or_default();
+        let query = self.query.as_ref().map_or(Cow::Borrowed(query), |rules| rules.apply(query, request, x).into());
+        if !query.is_empty() {
+            target.push(if target.contains('?') { '&' } else { '?' });
+            target.push_str(&query);
+        }
+        target
+    }
+}
+
+impl Path {
+    fn apply<'a>(&self, path: &'a str, request: &RequestHeader, x: &Exchange) -> Cow<'a, str> {
+        match self {
+            Path::Strip(prefix) => match path.strip_prefix(prefix.as_str()) {
+                Some("") => Cow::Borrowed("/"),
+                Some(rest) if rest.starts_with('/') => Cow::Borrowed(rest),
+                _ => Cow::Borrowed(path),
+            },
+            Path::Replace(template) => {
+                let mut replaced = String::with_capacity(path.len() + 32);
+                x.render(template, request, &mut replaced);
+                Cow::Owned(replaced)
+            }
+            Path::Regex(find, replace) => find.replace(path, replace.as_str()),
+        }
+    }
+}
+
+impl Query {
+    fn apply(&self, query: &str, request: &RequestHeader, x: &Exchange) -> String {
+        let is_set = |name: &str| self.set.iter().any(|(set, _)| set == name);
+        let kept = query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+            let (name, value) = pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)));
+            let allowed = self.allow.as_ref().is_none_or(|allow| allow.iter().any(|allowed| allowed == name));
+            if !allowed || self.remove.iter().any(|removed| removed == name) {
+                return None;
+            }
+            let name = self.rename.iter().find(|(from, _)| from == name).map_or(name, |(_, to)| to.as_str());
+            (!is_set(name)).then_some((name, value))
+        });
+        let mut out = String::with_capacity(query.len() + 32);
+        for (name, value) in kept {
+            push_pair(&mut out, name);
+            value.into_iter().for_each(|value| out.extend(["=", value]));
+        }
+        for (name, template) in self.set.iter().chain(&self.add) {
+            let mut value = String::new();
+            x.render(template, request, &mut value);
+            push_pair(&mut out, name);
+            out.push('=');
+            push_encoded(&mut out, &value);
+        }
+        out
+    }
+}
+
+fn push_pair(out: &mut String, name: &str) {
+    if !out.is_empty() {
+        out.push('&');
+    }
+    push_encoded(out, name);
+}
+
+/// Percent-encodes what cannot stand in a query (RFC 3986 section 3.4); escapes that are there stay.
+fn push_encoded(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'\'' | b'(' | b')' | b'*'
+            | b'+' | b',' | b';' | b':' | b'@' | b'/' | b'?' | b'[' | b']' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+}

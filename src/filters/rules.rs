@@ -1,0 +1,181 @@
+//! The inherited settings of a route: who, how long, how much, and what is rewritten.
+
+use crate::value::{ByteSize, Cidr, HeaderKey, Map, MethodName, Short, Span, Spanned, Template, short_value};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Client addresses: `deny` is looked at first; when there is an `allow` list, whoever is not on it is refused with 403.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IpRules {
+    /// Only these are let in.
+    pub allow: Option<Vec<Cidr>>,
+    /// These are refused.
+    #[serde(default)]
+    pub deny: Vec<Cidr>,
+}
+
+/// How long to wait for the upstream.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// To connect, TLS handshake included. Default `1s`.
+    pub connect: Option<Span>,
+    /// From the whole request sent to the first byte of the answer. Default `30s`.
+    pub response: Option<Span>,
+    /// Between two pieces of a body, either way. Default `60s`.
+    pub idle: Option<Span>,
+}
+
+/// Limits of the request body.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BodyRule {
+    /// Most bytes; more is answered 413, by `Content-Length` before anything is read, else while counting. Default `10MiB`.
+    pub max: Option<ByteSize>,
+}
+
+/// Changes to the request on its way to the upstream.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestRules {
+    /// Header fields.
+    #[serde(default)]
+    pub headers: HeaderRules,
+    /// The path.
+    pub path: Option<Spanned<PathRule>>,
+    /// The query.
+    pub query: Option<QueryRules>,
+    /// Another method.
+    pub method: Option<MethodName>,
+    /// Another `Host`: wins over the upstream's `host`.
+    pub host: Option<Spanned<Template>>,
+    /// Which headers tell the upstream of the client: `x-forwarded` (default), `forwarded` (RFC 7239), `both`, `none`.
+    pub forwarded: Option<Forwarded>,
+}
+
+/// Changes to the response on its way to the client.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResponseRules {
+    /// Header fields.
+    #[serde(default)]
+    pub headers: HeaderRules,
+}
+
+/// Changes to header fields, always in this order: remove, rename, default, set, add.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderRules {
+    /// Fields to remove.
+    #[serde(default)]
+    pub remove: Vec<HeaderKey>,
+    /// Fields to rename: from old to new.
+    #[serde(default)]
+    pub rename: Map<HeaderKey, HeaderKey>,
+    /// Fields to set where the message has none.
+    #[serde(default)]
+    pub default: Map<Spanned<Template>, HeaderKey>,
+    /// Fields to set; what was there is replaced.
+    #[serde(default)]
+    pub set: Map<Spanned<Template>, HeaderKey>,
+    /// Fields to add; what was there stays.
+    #[serde(default)]
+    pub add: Map<Spanned<Template>, HeaderKey>,
+}
+
+/// How the path is rewritten; one of these.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PathRule {
+    /// Remove this prefix, whole segments only; a path without it stays as it is.
+    Strip(String),
+    /// Replace the whole path; may use `${path.NAME}`.
+    Replace(Template),
+    /// Replace what a regular expression finds.
+    Regex(PathRegex),
+}
+
+/// A regular expression and its replacement.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PathRegex {
+    /// The expression (RE2 syntax, linear time).
+    pub find: String,
+    /// The replacement; `$1` is the first group.
+    pub replace: String,
+}
+
+/// Changes to the query, always in this order: allow, remove, rename, set, add. What is not touched stays byte for byte.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueryRules {
+    /// Only these parameters are kept.
+    pub allow: Option<Vec<String>>,
+    /// Parameters to remove.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// Parameters to rename: from old to new.
+    #[serde(default)]
+    pub rename: Map<String, String>,
+    /// Parameters to set; what was there is replaced.
+    #[serde(default)]
+    pub set: Map<Spanned<Template>, String>,
+    /// Parameters to add.
+    #[serde(default)]
+    pub add: Map<Spanned<Template>, String>,
+}
+
+/// Which headers tell the upstream of the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forwarded {
+    /// `X-Forwarded-For`, `-Proto`, `-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// Both.
+    Both,
+    /// Neither; what the client sent is removed.
+    None,
+}
+
+/// Every route of the API answers 503.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Maintenance {
+    /// Whether it is on.
+    pub on: bool,
+    /// Value of `Retry-After`.
+    pub retry_after: Option<Span>,
+    /// Text for the caller.
+    pub message: Option<String>,
+}
+
+/// Maintenance in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct MaintenanceInFull {
+    /// What `Retry-After` says. Default `60s`.
+    retry_after: Option<Span>,
+    /// Text for the caller.
+    message: Option<String>,
+}
+
+impl From<MaintenanceInFull> for Maintenance {
+    fn from(full: MaintenanceInFull) -> Self {
+        Maintenance { on: true, retry_after: full.retry_after, message: full.message }
+    }
+}
+
+impl Short for Maintenance {
+    const SHORT: &'static str = "`true` or `false`";
+    fn from_short(text: &str) -> Result<Self, String> {
+        Err(format!("`{text}` is neither `true` nor `false`"))
+    }
+    fn from_bool(on: bool) -> Option<Self> {
+        Some(Maintenance { on, retry_after: None, message: None })
+    }
+}
+
+short_value!(Maintenance, long: MaintenanceInFull);

@@ -1,0 +1,685 @@
+//! A connection accepted from a client, as the engine sees it.
+//!
+//! It takes the place of the engine's own stream, which keeps 64 KiB of read buffer for every connection and sends a
+//! response in one system call more. Reading is not buffered here (an HTTP session reads into its own buffer), small
+//! writes are gathered until the flush, and a large write takes what was gathered along in one `writev(2)`.
+//!
+//! What is known of the connection travels to the requests on it as [`Facts`], inside the engine's digest.
+
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::protocols::l4::socket::SocketAddr as EngineAddr;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use std::any::Any;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// What a listener knows of a connection from the moment it is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Number of the listener it came in by.
+    pub listener: u16,
+    /// The other end; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// This end; `None` for a Unix socket or when it was not asked for.
+    pub local: Option<SocketAddr>,
+    /// Whether it is TLS.
+    pub secure: bool,
+    /// Whether the peer is a proxy whose word about the client is taken.
+    pub trusted: bool,
+}
+
+/// The facts of the connection a session runs on; `None` if it is not a [`Connection`].
+///
+/// ```ignore
+/// let facts = facts(session.digest());
+/// ```
+pub fn facts(digest: Option<&Digest>) -> Option<&Facts> {
+    digest?.proxy_digest.as_deref()?.user_data.as_deref()?.downcast_ref()
+}
+
+/// Kept by a [`Connection`] and dropped right after its socket is closed: counts it, holds its permit.
+pub type ConnectionGuard = Box<dyn Any + Send + Sync>;
+
+/// The socket under a [`Connection`].
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP. TCP_NODELAY is expected to be set: connections inherit it from what `bind_tcp` makes.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+    gathered: Gathered,
+    peeked: Peeked,
+    peek_timeout: Duration,
+    proxy_digest: Arc<ProxyDigest>,
+    socket_digest: Arc<SocketDigest>,
+    // Last, so that whoever waits for the guard finds the socket closed.
+    _guard: Option<ConnectionGuard>,
+}
+
+/// RFC 9113 section 3.4.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What one peek may read: the head of most requests, so that peeking saves the session its first read.
+const PEEK: usize = 4096;
+
+/// Writes are gathered up to here: a header with a small body.
+const GATHER: usize = 4096;
+
+/// A larger buffer is given back after the flush, so that an idle connection holds no more.
+const KEPT: usize = 2048;
+
+/// How many slices go into one `writev(2)`, gathered bytes included.
+const SLICES: usize = 16;
+
+/// How long closing waits for a client that does not read to take what was gathered.
+const LINGER: Duration = Duration::from_secs(5);
+
+impl Connection {
+    /// Wraps an accepted socket. [`Peek::try_peek`] gives up after `peek_timeout`.
+    pub fn new(
+        socket: impl Into<Socket>,
+        facts: Facts,
+        peek_timeout: Duration,
+        guard: Option<ConnectionGuard>,
+    ) -> Connection {
+        let socket = socket.into();
+        Connection {
+            proxy_digest: Arc::new(proxy_digest(facts)),
+            socket_digest: Arc::new(socket_digest(socket.as_raw_fd(), &facts)),
+            socket,
+            gathered: Gathered::default(),
+            peeked: Peeked::default(),
+            peek_timeout,
+            _guard: guard,
+        }
+    }
+
+    /// Sends what was gathered together with `slices`; returns how much of `slices` went out.
+    fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            if self.gathered.is_empty() {
+                return self.socket.poll_send(cx, slices);
+            }
+            let mut all = [IoSlice::new(&[]); SLICES];
+            let sources = std::iter::once(IoSlice::new(self.gathered.unsent())).chain(slices.iter().copied());
+            let count = all.iter_mut().zip(sources).map(|(slot, source)| *slot = source).count();
+            let sent = ready!(self.socket.poll_send(cx, all.get(..count).unwrap_or(&all)))?;
+            if sent == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            match self.gathered.advance(sent) {
+                0 => {}
+                accepted => return Poll::Ready(Ok(accepted)),
+            }
+        }
+    }
+
+    /// Sends what was gathered.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let sent = ready!(self.socket.poll_send(cx, &[IoSlice::new(self.gathered.unsent())]))?;
+            if sent == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            self.gathered.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads until it is clear whether an HTTP/2 preface comes.
+    async fn peek_preface(&mut self, wanted: usize) -> io::Result<()> {
+        loop {
+            let seen = self.peeked.unread();
+            let decided = seen.iter().zip(H2_PREFACE).any(|(byte, expected)| byte != expected);
+            if decided || seen.len() >= wanted.min(H2_PREFACE.len()) {
+                return Ok(());
+            }
+            self.peeked.bytes.reserve_exact(PEEK.saturating_sub(self.peeked.bytes.len()));
+            if self.socket.read_buf(&mut self.peeked.bytes).await? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// The engine keeps a place in its digest for what a connection's proxy said, and user data with it. Ours is the facts;
+/// the response beside them is an empty one that nobody reads.
+fn proxy_digest(facts: Facts) -> ProxyDigest {
+    let (unused, ()) = http::Response::new(()).into_parts();
+    ProxyDigest::new(Box::new(ResponseHeader::from(unused)), Some(Box::new(facts)))
+}
+
+/// With the addresses filled in, so that no request asks the kernel for them.
+fn socket_digest(fd: RawFd, facts: &Facts) -> SocketDigest {
+    let digest = SocketDigest::from_raw_fd(fd);
+    let _ = digest.peer_addr.set(facts.peer.map(EngineAddr::Inet));
+    // An unknown local address of a TCP connection is left for the engine to find out if it is ever wanted.
+    if facts.local.is_some() || facts.peer.is_none() {
+        let _ = digest.local_addr.set(facts.local.map(EngineAddr::Inet));
+    }
+    digest
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.peeked.is_empty() {
+            return Pin::new(&mut this.socket).poll_read(cx, buf);
+        }
+        this.peeked.read_into(buf);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let length: usize = bufs.iter().map(|slice| slice.len()).sum();
+        if this.gathered.takes(length) {
+            bufs.iter().for_each(|slice| this.gathered.append(slice));
+            return Poll::Ready(Ok(length));
+        }
+        this.poll_send(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_drain(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        match &mut this.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// As the engine's stream does: what was gathered for a response that broke off still goes out if it can at once.
+    fn drop(&mut self) {
+        if !self.gathered.is_empty() {
+            let _ = match &self.socket {
+                Socket::Tcp(stream) => stream.try_write(self.gathered.unsent()),
+                Socket::Unix(stream) => stream.try_write(self.gathered.unsent()),
+            };
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        match timeout(LINGER, AsyncWriteExt::shutdown(self)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::debug!("closing a connection: {error}"),
+            Err(_) => log::debug!("closing a connection: the client does not read"),
+        }
+    }
+}
+
+#[async_trait]
+impl Peek for Connection {
+    /// Looks at the beginning without taking it. Unlike the engine's own, this does not wait for all of `buf` but
+    /// returns once a byte differs from the HTTP/2 preface, since a whole HTTP/1.0 request can be shorter than that.
+    /// The rest of `buf` is zero.
+    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        let limit = self.peek_timeout;
+        timeout(limit, self.peek_preface(buf.len()))
+            .await
+            .map_err(|_| io::Error::from(ErrorKind::TimedOut))??;
+        buf.fill(0);
+        buf.iter_mut().zip(self.peeked.unread()).for_each(|(to, from)| *to = *from);
+        Ok(true)
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Ssl for Connection {}
+
+impl GetTimingDigest for Connection {
+    /// Nothing: the engine asks for every request, nobody reads it, and a list with an entry would be an allocation.
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.proxy_digest))
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.socket_digest))
+    }
+}
+
+/// Bytes accepted from the session and not sent yet.
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Gathered {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn takes(&self, length: usize) -> bool {
+        self.bytes.len() + length <= GATHER
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let needed = self.bytes.len() + bytes.len();
+        if needed > self.bytes.capacity() {
+            let capacity = if needed <= KEPT { KEPT } else { GATHER };
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn unsent(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Notes that `count` bytes went out; returns how many of them were not from here.
+    fn advance(&mut self, count: usize) -> usize {
+        let own = count.min(self.bytes.len() - self.sent);
+        self.sent += own;
+        if self.sent == self.bytes.len() {
+            self.sent = 0;
+            self.bytes.clear();
+            if self.bytes.capacity() > KEPT {
+                self.bytes = Vec::new();
+            }
+        }
+        count - own
+    }
+}
+
+/// Bytes read ahead by a peek and not taken by the session yet.
+#[derive(Debug, Default)]
+struct Peeked {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Peeked {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn unread(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    fn read_into(&mut self, buf: &mut ReadBuf<'_>) {
+        let unread = self.unread();
+        let (head, rest) = unread.split_at_checked(buf.remaining()).unwrap_or((unread, &[]));
+        buf.put_slice(head);
+        if rest.is_empty() {
+            *self = Peeked::default();
+        } else {
+            self.taken += head.len();
+        }
+    }
+}
+
+impl Socket {
+    fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match (self, slices) {
+            // A short send(2) tells tokio that the socket is full; a short writev(2) does not.
+            (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
+            (Socket::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),
+            (Socket::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            (Socket::Unix(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Socket {
+        Socket::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Socket {
+        Socket::Unix(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pingora::protocols::Stream;
+    use pingora::protocols::http::ServerSession;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn some_facts(peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Facts {
+        Facts { listener: 3, peer, local, secure: false, trusted: true }
+    }
+
+    fn over(socket: impl Into<Socket>) -> Connection {
+        Connection::new(socket, some_facts(None, None), SOON, None)
+    }
+
+    /// A connection with small kernel buffers, and its client.
+    fn tight_pair() -> (Connection, UnixStream) {
+        let (server, client) = UnixStream::pair().unwrap();
+        socket2::SockRef::from(&server).set_send_buffer_size(4096).unwrap();
+        (over(server), client)
+    }
+
+    async fn tcp_pair() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, served) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (served.unwrap().0, client.unwrap())
+    }
+
+    /// Bytes without a pattern a mix-up could hide in (xorshift).
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_session_of_the_engine_serves_requests_and_knows_the_facts() {
+        let (served, mut client) = tcp_pair().await;
+        let (peer, local) = (served.peer_addr().unwrap(), served.local_addr().unwrap());
+        // Other addresses than the kernel's, to see that it is not asked.
+        let told: SocketAddr = "192.0.2.7:4711".parse().unwrap();
+        assert_ne!(told, peer);
+        let facts_told = some_facts(Some(told), Some(local));
+        let mut stream: Stream = Box::new(Connection::new(served, facts_told, SOON, None));
+        for body in [&b"small"[..], &noise(64 << 10)] {
+            client.write_all(b"GET /a HTTP/1.1\r\nhost: b\r\n\r\n").await.unwrap();
+            let mut session = ServerSession::new_http1(stream);
+            assert!(session.read_request().await.unwrap());
+            assert_eq!(facts(session.digest()), Some(&facts_told));
+            assert_eq!(session.client_addr().unwrap().as_inet(), Some(&told));
+            assert_eq!(session.server_addr().unwrap().as_inet(), Some(&local));
+            let mut head = ResponseHeader::build(200, Some(1)).unwrap();
+            head.insert_header("content-length", body.len()).unwrap();
+            session.set_keepalive(Some(60));
+            session.write_response_header(Box::new(head)).await.unwrap();
+            session.write_response_body(bytes::Bytes::copy_from_slice(body), true).await.unwrap();
+            let mut answer = vec![0; body.len()];
+            read_head(&mut client).await;
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, body);
+            stream = session.finish().await.unwrap().unwrap().into_parts().0;
+        }
+    }
+
+    async fn read_head(client: &mut TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    }
+
+    #[tokio::test]
+    async fn small_writes_wait_for_the_flush() {
+        let (mut connection, client) = tight_pair();
+        connection.write_all(b"head").await.unwrap();
+        connection.write_all(b"body").await.unwrap();
+        assert_eq!(client.try_read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        connection.flush().await.unwrap();
+        client.readable().await.unwrap();
+        let mut got = [0; 9];
+        assert_eq!(client.try_read(&mut got).unwrap(), 8);
+        assert_eq!(&got[..8], b"headbody");
+        assert_eq!(connection.gathered.bytes.capacity(), KEPT);
+    }
+
+    #[tokio::test]
+    async fn a_large_write_takes_the_gathered_bytes_along_in_one_call() {
+        // A sequenced-packet socket keeps the borders of system calls.
+        let (server, client) =
+            socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+        server.set_nonblocking(true).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let stream = |socket: socket2::Socket| {
+            UnixStream::from_std(std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(socket)))
+                .unwrap()
+        };
+        let (mut connection, mut client) = (over(stream(server)), stream(client));
+        let body = noise(64 << 10);
+        connection.write_all(b"header").await.unwrap();
+        connection.write_all(&body).await.unwrap();
+        let mut packet = vec![0; 128 << 10];
+        let length = client.read(&mut packet).await.unwrap();
+        assert_eq!(packet[..length], [b"header", &body[..]].concat());
+    }
+
+    #[tokio::test]
+    async fn ten_mebibytes_arrive_whole_through_a_small_socket_buffer() {
+        let (mut connection, mut client) = tight_pair();
+        let data = noise(10 << 20);
+        let expected = data.clone();
+        let writer = tokio::spawn(async move {
+            let (mut left, mut round) = (&data[..], 0_usize);
+            while !left.is_empty() {
+                let (piece, rest) = left.split_at(left.len().min(1 + (round * 2741) % 20_000));
+                write_in_turn(&mut connection, piece, round).await;
+                (left, round) = (rest, round + 1);
+            }
+            AsyncWriteExt::shutdown(&mut connection).await.unwrap();
+        });
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        writer.await.unwrap();
+        assert!(got == expected, "what was sent is not what arrived");
+    }
+
+    /// Whole, in slices of different sizes (some empty, more than fit one call), or flushed.
+    async fn write_in_turn(connection: &mut Connection, piece: &[u8], round: usize) {
+        match round % 3 {
+            0 => connection.write_all(piece).await.unwrap(),
+            1 => {
+                let mut left = piece;
+                while !left.is_empty() {
+                    let slices: Vec<_> =
+                        left.chunks(97).flat_map(|c| [IoSlice::new(c), IoSlice::new(&[])]).collect();
+                    let count = connection.write_vectored(&slices).await.unwrap();
+                    assert!(count > 0);
+                    left = &left[count..];
+                }
+            }
+            _ => {
+                connection.write_all(piece).await.unwrap();
+                connection.flush().await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_buffer_is_given_back_after_the_flush() {
+        let (mut connection, _client) = tight_pair();
+        connection.write_all(&[7; KEPT + 1]).await.unwrap();
+        assert_eq!(connection.gathered.bytes.capacity(), GATHER);
+        connection.flush().await.unwrap();
+        assert_eq!(connection.gathered.bytes.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_connection_sends_what_it_gathered_and_then_drops_the_guard() {
+        struct Flag(Arc<AtomicBool>);
+        impl Drop for Flag {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let dropped = Arc::new(AtomicBool::new(false));
+        let (server, mut client) = UnixStream::pair().unwrap();
+        server.writable().await.unwrap();
+        let guard: ConnectionGuard = Box::new(Flag(Arc::clone(&dropped)));
+        let mut connection = Connection::new(server, some_facts(None, None), SOON, Some(guard));
+        connection.write_all(b"last").await.unwrap();
+        assert!(!dropped.load(Ordering::SeqCst));
+        drop(connection);
+        assert!(dropped.load(Ordering::SeqCst));
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"last");
+    }
+
+    async fn peeked(connection: &mut Connection) -> io::Result<[u8; 24]> {
+        let mut buf = [b'?'; 24];
+        connection.try_peek(&mut buf).await.map(|yes| assert!(yes))?;
+        Ok(buf)
+    }
+
+    async fn read_whole(mut connection: Connection) -> Vec<u8> {
+        let mut got = Vec::new();
+        connection.read_to_end(&mut got).await.unwrap();
+        got
+    }
+
+    #[tokio::test]
+    async fn a_request_shorter_than_the_preface_is_peeked_at_once_and_replayed() {
+        for request in [&b"GET / HTTP/1.0\r\n\r\n"[..], b"P", b"PRX", b"\x16\x03\x01"] {
+            let (mut connection, mut client) = tight_pair();
+            client.write_all(request).await.unwrap();
+            if request == b"P" {
+                client.write_all(b"OST").await.unwrap();
+            }
+            let buf = peeked(&mut connection).await.unwrap();
+            assert!(buf.starts_with(request));
+            assert!(buf[request.len().max(4)..].iter().all(|&byte| byte == 0));
+            client.write_all(b" more").await.unwrap();
+            drop(client);
+            let tail: &[u8] = if request == b"P" { b"OST more" } else { b" more" };
+            assert_eq!(read_whole(connection).await, [request, tail].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_preface_in_pieces_is_recognised_and_replayed() {
+        let (mut connection, mut client) = tight_pair();
+        let sent = [H2_PREFACE, b"frames"].concat();
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        let writer = tokio::spawn(async move {
+            client.write_all(&sent[..3]).await.unwrap();
+            rx.await.unwrap();
+            client.write_all(&sent[3..]).await.unwrap();
+        });
+        {
+            let mut peek = std::pin::pin!(peeked(&mut connection));
+            assert!(
+                timeout(Duration::from_millis(20), peek.as_mut()).await.is_err(),
+                "three bytes decide nothing"
+            );
+            tx.send(()).unwrap();
+            assert_eq!(peek.await.unwrap(), H2_PREFACE);
+        }
+        writer.await.unwrap();
+        assert_eq!(peeked(&mut connection).await.unwrap(), H2_PREFACE, "peeking takes nothing");
+        let mut first = [0; 5];
+        connection.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"PRI *");
+        assert_eq!(read_whole(connection).await, [&H2_PREFACE[5..], b"frames"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_silent_or_closed_client_is_an_error() {
+        let (server, client) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(server, some_facts(None, None), Duration::from_millis(20), None);
+        assert_eq!(peeked(&mut connection).await.unwrap_err().kind(), ErrorKind::TimedOut);
+        drop(client);
+        assert_eq!(peeked(&mut connection).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_does_not_wait_forever_for_a_client_that_does_not_read() {
+        let (mut connection, _client) = tight_pair();
+        let flood = noise(1 << 20);
+        assert!(timeout(SOON, connection.write_all(&flood)).await.is_err());
+        connection.gathered.append(b"tail");
+        let start = tokio::time::Instant::now();
+        Shutdown::shutdown(&mut connection).await;
+        assert_eq!(start.elapsed().as_secs(), LINGER.as_secs());
+    }
+
+    #[tokio::test]
+    async fn a_unix_connection_has_no_addresses_and_asks_for_none() {
+        let (connection, _client) = tight_pair();
+        let digest = connection.get_socket_digest().unwrap();
+        assert!(digest.peer_addr().is_none() && digest.local_addr().is_none());
+        assert!(facts(None).is_none());
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 176, "{}", size_of::<Connection>());
+    }
+}

@@ -1,0 +1,91 @@
+//! Where requests come from.
+
+pub mod bind;
+pub mod connection;
+
+use crate::value::{Name, Networks, Normalize};
+use http::HeaderMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A listener, ready to run.
+pub struct Listener {
+    /// Its name.
+    pub name: Name,
+    /// Addresses it binds.
+    pub binds: Vec<SocketAddr>,
+    /// Whether clients may speak HTTP/1.1.
+    pub http1: bool,
+    /// Whether clients may speak HTTP/2 with prior knowledge.
+    pub h2c: bool,
+    /// Proxies whose word about the client is taken.
+    pub trusted: Networks,
+    /// How paths are brought to their normal form.
+    pub normalize: Normalize,
+    /// What a client may send.
+    pub limits: Limits,
+}
+
+/// What a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of all header fields together.
+    pub header_bytes: u64,
+    /// Most header fields.
+    pub headers: usize,
+    /// Longest request target in bytes.
+    pub uri: u64,
+    /// How long an idle connection is kept.
+    pub keepalive: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { header_bytes: 32 << 10, headers: 100, uri: 8 << 10, keepalive: Duration::from_secs(75) }
+    }
+}
+
+/// The client behind trusted proxies: `X-Forwarded-For` is walked from the right until an address is not a trusted proxy
+/// (RFC 7239 section 7.4 has the reasons). What cannot be read ends the walk at the last address that could.
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
+    let mut client = peer;
+    let lines = headers.get_all("x-forwarded-for").iter().rev().map(|line| line.to_str().unwrap_or_default());
+    for hop in lines.flat_map(|line| line.rsplit(',')) {
+        if !trusted.contains(client) {
+            break;
+        }
+        let Some(address) = hop_address(hop.trim()) else { break };
+        client = address.to_canonical();
+    }
+    client
+}
+
+/// An address as proxies write it: bare, in brackets, or with a port.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn the_walk_stops_at_the_first_stranger() {
+        let trusted = Networks::new(["10.0.0.0/8".parse().unwrap()]);
+        let client = |peer: &str, lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|line| drop(headers.append("x-forwarded-for", HeaderValue::from_static(line))));
+            client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
+        };
+        assert_eq!(client("203.0.113.9", &["1.1.1.1"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1"]), "1.1.1.1");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.0.0.2"]), "1.1.1.1");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.1.1.1:4711"]), "1.1.1.1");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, unknown"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+}

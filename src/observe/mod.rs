@@ -1,0 +1,202 @@
+//! What happened: one [`record`] for metrics and access log, once for each request, at its end.
+
+pub mod access_log;
+mod json;
+pub mod log;
+pub mod metrics;
+
+use crate::exchange::{Exchange, authority};
+use crate::value::{Percent, Template};
+use access_log::AccessLog;
+use http::HeaderName;
+use http::header::USER_AGENT;
+use metrics::{Metrics, RouteMetrics};
+use pingora::http::RequestHeader;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What is told, and what is kept back.
+pub struct Telemetry {
+    /// What goes into the access log, unless it is off.
+    pub log: Option<LogRules>,
+    /// Header that carries request ids.
+    pub request_id: HeaderName,
+    /// Whose request ids are kept.
+    pub trust_ids: TrustIds,
+}
+
+/// Whose request ids are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustIds {
+    /// Those of trusted proxies.
+    Proxies,
+    /// Everybody's.
+    Anyone,
+    /// Nobody's.
+    Nobody,
+}
+
+/// What goes into the access log.
+pub struct LogRules {
+    /// Share of requests that are logged.
+    pub sample: Percent,
+    /// Query parameters whose values are kept back.
+    pub redact_query: Vec<String>,
+    /// Further fields.
+    pub add: Vec<(String, Template)>,
+}
+
+/// What is recorded of the route besides the exchange.
+#[derive(Clone, Copy)]
+pub struct RouteFacts<'a> {
+    /// Name of the API.
+    pub api: &'a str,
+    /// `api.route`.
+    pub id: &'a str,
+    /// The path pattern.
+    pub template: &'a str,
+}
+
+/// One request at its end.
+pub struct Record<'a> {
+    /// Facts about it.
+    pub exchange: &'a Exchange,
+    /// Its head, as the client sent it but for the normal form of the path.
+    pub request: &'a RequestHeader,
+    /// Its route, if it found one.
+    pub route: Option<RouteFacts<'a>>,
+    /// Bytes of response body sent.
+    pub bytes_out: u64,
+    /// Protocol of the client: `HTTP/1.1`, `HTTP/2.0`.
+    pub protocol: &'static str,
+    /// Name of the listener.
+    pub listener: &'a str,
+}
+
+/// Counts the request and writes its line.
+pub fn record(record: &Record<'_>, metrics: &Metrics, route: &RouteMetrics, rules: Option<&LogRules>, log: Option<&AccessLog>) {
+    let end = Instant::now();
+    let x = record.exchange;
+    let total = end.saturating_duration_since(x.started);
+    let overhead = total.saturating_sub(x.tries.time(end));
+    route.record(&record.request.method, x.status, total, overhead);
+    metrics.bytes(x.bytes_in, record.bytes_out);
+    if let (Some(rules), Some(log)) = (rules, log)
+        && (x.status >= 500 || sampled(rules.sample))
+    {
+        log.line(|line| write_line(line, record, rules, total, overhead));
+    }
+}
+
+fn sampled(share: Percent) -> bool {
+    share.0 >= 10_000 || crate::tasks::random() % 10_000 < u64::from(share.0)
+}
+
+/// Writes one JSON object. The order of fields is fixed, so that lines can be read by eye.
+fn write_line(line: &mut Vec<u8>, record: &Record<'_>, rules: &LogRules, total: Duration, overhead: Duration) {
+    let (x, request) = (record.exchange, record.request);
+    line.extend_from_slice(b"{\"ts\":\"");
+    json::timestamp(line, SystemTime::now());
+    line.push(b'"');
+    let mut fields = Fields(line);
+    fields.text("request_id", x.id());
+    fields.display("client_ip", x.client_ip);
+    fields.text("listener", record.listener);
+    fields.text("protocol", record.protocol);
+    fields.text("scheme", x.scheme());
+    fields.text("method", request.method.as_str());
+    fields.text("host", authority(request).unwrap_or_default());
+    fields.text("path", request.uri.path());
+    if let Some(query) = request.uri.query() {
+        fields.query(query, &rules.redact_query);
+    }
+    if let Some(route) = record.route {
+        fields.text("api", route.api);
+        fields.text("route", route.id);
+        fields.text("template", route.template);
+    }
+    fields.number("status", x.status);
+    if let Some(reason) = x.reason {
+        fields.text("reason", reason);
+    }
+    fields.number("bytes_in", x.bytes_in);
+    fields.number("bytes_out", record.bytes_out);
+    fields.millis("duration_ms", total);
+    fields.millis("overhead_ms", overhead);
+    fields.tries(x);
+    if let Some(agent) = request.headers.get(USER_AGENT) {
+        fields.name("user_agent");
+        json::bytes(fields.0, agent.as_bytes());
+    }
+    for (name, template) in &rules.add {
+        let mut text = String::new();
+        x.render(template, request, &mut text);
+        fields.text(name, &text);
+    }
+    line.push(b'}');
+}
+
+struct Fields<'a>(&'a mut Vec<u8>);
+
+impl Fields<'_> {
+    fn name(&mut self, name: &str) {
+        self.0.push(b',');
+        json::string(self.0, name);
+        self.0.push(b':');
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.name(name);
+        json::string(self.0, text);
+    }
+
+    fn number(&mut self, name: &str, number: impl itoa::Integer) {
+        self.name(name);
+        json::integer(self.0, number);
+    }
+
+    fn millis(&mut self, name: &str, span: Duration) {
+        self.name(name);
+        json::millis(self.0, span);
+    }
+
+    /// For values whose text never needs escaping.
+    fn display(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.name(name);
+        drop(std::io::Write::write_fmt(self.0, format_args!("\"{value}\"")));
+    }
+
+    fn tries(&mut self, x: &Exchange) {
+        let tries = &x.tries;
+        let Some(upstream) = &tries.upstream else { return };
+        self.text("upstream", upstream);
+        if let Some(target) = &tries.target {
+            self.text("target", target);
+        }
+        self.number("attempts", tries.count);
+        if let Some(connect) = tries.connect {
+            self.millis("upstream_connect_ms", connect);
+        }
+        if let Some(first_byte) = tries.first_byte {
+            self.millis("upstream_first_byte_ms", first_byte);
+        }
+    }
+
+    /// The query with the values of some parameters kept back.
+    fn query(&mut self, query: &str, redact: &[String]) {
+        let secret = |pair: &str| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            redact.iter().any(|redacted| redacted.eq_ignore_ascii_case(name))
+        };
+        if !query.split('&').any(secret) {
+            return self.text("query", query);
+        }
+        let shown: Vec<String> = query
+            .split('&')
+            .map(|pair| match pair.split_once('=') {
+                Some((name, _)) if secret(pair) => format!("{name}=[redacted]"),
+                _ => pair.to_owned(),
+            })
+            .collect();
+        self.text("query", &shown.join("&"));
+    }
+}

@@ -1,0 +1,286 @@
+//! Answers that tollgate makes itself, for JSON, HTML and gRPC clients; and the one table of everything that can go wrong.
+
+use crate::exchange::Exchange;
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+use std::time::Duration;
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Header fields, without `Content-Length`.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Body; empty for none.
+    pub body: Bytes,
+    /// Why, when this is an error: the problem's code.
+    pub reason: Option<&'static str>,
+}
+
+/// A kind of error: the same for every client, whatever form it is told in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable code: `type` of the problem, `reason` in the log.
+    pub code: &'static str,
+    /// One line for people.
+    pub title: &'static str,
+    /// gRPC status (google.rpc.Code).
+    pub grpc: u8,
+}
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $name:ident = $status:literal, $grpc:literal, $code:literal, $title:literal;)*) => {
+        impl Kind {
+            $($(#[doc = $doc])* pub const $name: Kind = Kind { status: $status, code: $code, title: $title, grpc: $grpc };)*
+            /// Every kind with what it means, for the reference page.
+            pub const ALL: &[(Kind, &str)] = &[$((Kind::$name, concat!($($doc),*))),*];
+        }
+    };
+}
+
+kinds! {
+    /// The path cannot be brought to its normal form.
+    BAD_PATH = 400, 3, "bad-path", "The path of the request is not acceptable";
+    /// There is no `Host`, or it is not one.
+    BAD_HOST = 400, 3, "bad-host", "The host of the request is missing or not valid";
+    /// No route matches.
+    NO_ROUTE = 404, 12, "no-route", "There is nothing at this address";
+    /// Routes match in everything but the method.
+    METHOD = 405, 12, "method-not-allowed", "The method is not allowed at this address";
+    /// The client took too long to send its request.
+    CLIENT_TIMEOUT = 408, 4, "client-timeout", "The request took too long to arrive";
+    /// The body is larger than `body.max`.
+    BODY_TOO_LARGE = 413, 8, "body-too-large", "The body of the request is too large";
+    /// The target is longer than `limits.uri`.
+    URI_TOO_LONG = 414, 8, "uri-too-long", "The address of the request is too long";
+    /// There are more or longer header fields than `limits` allows.
+    HEADERS_TOO_LARGE = 431, 8, "headers-too-large", "The header fields of the request are too large";
+    /// `ip` rules refuse the client's address.
+    IP_DENIED = 403, 7, "ip-denied", "Access from this address is not allowed";
+    /// The API is in maintenance.
+    MAINTENANCE = 503, 14, "maintenance", "The service is being maintained";
+    /// The upstream has no target with weight, or no address is known.
+    NO_TARGET = 503, 14, "no-target", "No server is available for this request";
+    /// Health checks found no healthy target.
+    NO_HEALTHY_TARGET = 503, 14, "no-healthy-target", "No server is available for this request";
+    /// `pool.max` or `pool.per_target` is reached.
+    SATURATED = 503, 14, "upstream-saturated", "Too many requests are being served";
+    /// No connection to the upstream.
+    CONNECT_FAILED = 502, 14, "upstream-connect-failed", "The server behind the gateway cannot be reached";
+    /// The TLS handshake with the upstream failed.
+    TLS_FAILED = 502, 14, "upstream-tls-failed", "The server behind the gateway cannot be reached securely";
+    /// The upstream's connection ended before the whole answer was there.
+    UPSTREAM_CLOSED = 502, 14, "upstream-closed", "The server behind the gateway closed the connection";
+    /// What the upstream sent is not HTTP.
+    UPSTREAM_INVALID = 502, 13, "upstream-invalid", "The server behind the gateway gave an invalid answer";
+    /// No connection to the upstream in time.
+    CONNECT_TIMEOUT = 504, 4, "upstream-connect-timeout", "The server behind the gateway did not answer in time";
+    /// No answer from the upstream in time.
+    UPSTREAM_TIMEOUT = 504, 4, "upstream-timeout", "The server behind the gateway did not answer in time";
+    /// Something in tollgate itself.
+    INTERNAL = 500, 13, "internal", "The gateway failed";
+    /// The client went away. Never sent; only logged.
+    CLIENT_GONE = 499, 1, "client-gone", "The client closed the connection";
+}
+
+/// An error with what is special about this one.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// What kind.
+    pub kind: Kind,
+    /// A sentence about this occurrence; never internals or secrets.
+    pub detail: Option<String>,
+    /// Further header fields.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl From<Kind> for Problem {
+    fn from(kind: Kind) -> Self {
+        Problem { kind, detail: None, headers: Vec::new() }
+    }
+}
+
+impl Problem {
+    /// Adds a sentence.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds `Retry-After` in whole seconds, rounded up (RFC 9110 section 10.2.3).
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        let seconds = after.as_millis().div_ceil(1000);
+        self.headers.push((RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX))));
+        self
+    }
+
+    /// Adds `Allow` (RFC 9110 section 10.2.1).
+    #[must_use]
+    pub fn allow(mut self, methods: HeaderValue) -> Self {
+        self.headers.push((ALLOW, methods));
+        self
+    }
+
+    /// The answer in the form this client reads: gRPC status, HTML, or problem details (RFC 9457).
+    pub fn reply(self, request: &RequestHeader, x: &Exchange) -> Reply {
+        match Form::of(request) {
+            Form::Grpc => self.grpc(),
+            Form::Html => self.html(x),
+            Form::Json => self.json(x),
+        }
+    }
+
+    fn json(self, x: &Exchange) -> Reply {
+        let Kind { status, code, title, .. } = self.kind;
+        let mut body = serde_json::json!({
+            "type": format!("urn:tollgate:problem:{code}"), "title": title, "status": status, "code": code,
+            "instance": format!("urn:tollgate:request:{}", x.id()), "request_id": x.id(),
+        });
+        if let (Some(detail), Some(members)) = (self.detail, body.as_object_mut()) {
+            members.insert("detail".to_owned(), detail.into());
+        }
+        let mut body = body.to_string();
+        body.push('\n');
+        Reply::new(status, self.kind, self.headers, HeaderValue::from_static("application/problem+json"), body)
+    }
+
+    fn html(self, x: &Exchange) -> Reply {
+        let Kind { status, code, title, .. } = self.kind;
+        let detail = self.detail.map(|detail| format!("<p>{}</p>\n", escape_html(&detail))).unwrap_or_default();
+        let body = format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
+             <title>{status} {title}</title>\n<style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:15vh auto;padding:0 1rem}}\
+             small{{color:#777}}</style>\n<h1>{status}</h1>\n<p>{title}.</p>\n{detail}<small>{code} · {}</small>\n</html>\n",
+            escape_html(x.id())
+        );
+        Reply::new(status, self.kind, self.headers, HeaderValue::from_static("text/html; charset=utf-8"), body)
+    }
+
+    /// A trailers-only answer: the HTTP status is 200, the truth is in `grpc-status`.
+    fn grpc(mut self) -> Reply {
+        let message = self.detail.as_deref().unwrap_or(self.kind.title);
+        let message = HeaderValue::from_str(&percent_encode_message(message));
+        self.headers.push((HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(self.kind.grpc))));
+        self.headers.extend(message.map(|message| (HeaderName::from_static("grpc-message"), message)));
+        Reply::new(200, self.kind, self.headers, HeaderValue::from_static("application/grpc"), String::new())
+    }
+}
+
+impl Reply {
+    fn new(
+        status: u16,
+        kind: Kind,
+        mut headers: Vec<(HeaderName, HeaderValue)>,
+        content_type: HeaderValue,
+        body: String,
+    ) -> Self {
+        headers.push((CONTENT_TYPE, content_type));
+        headers.push((http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
+        Reply { status, headers, body: body.into(), reason: Some(kind.code) }
+    }
+}
+
+enum Form {
+    Json,
+    Html,
+    Grpc,
+}
+
+impl Form {
+    fn of(request: &RequestHeader) -> Form {
+        let grpc = request.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if grpc {
+            return Form::Grpc;
+        }
+        let accept = request.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if quality(accept, "text", "html") > quality(accept, "application", "problem+json").max(quality(accept, "application", "json")) {
+            Form::Html
+        } else {
+            Form::Json
+        }
+    }
+}
+
+/// Quality of a media type in an `Accept` value, in thousandths; the most specific range decides (RFC 9110 section 12.5.1).
+fn quality(accept: &str, main: &str, sub: &str) -> u16 {
+    let mut best = (0, 0);
+    for range in accept.split(',') {
+        let mut parameters = range.split(';').map(str::trim);
+        let specificity = match parameters.next().and_then(|media| media.split_once('/')) {
+            Some((m, s)) if m.eq_ignore_ascii_case(main) && s.eq_ignore_ascii_case(sub) => 3,
+            Some((m, "*")) if m.eq_ignore_ascii_case(main) => 2,
+            Some(("*", "*")) => 1,
+            _ => continue,
+        };
+        let q = parameters.find_map(|p| p.strip_prefix("q=")).map_or(1000, |q| {
+            q.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16)
+        });
+        if specificity > best.0 {
+            best = (specificity, q);
+        }
+    }
+    best.1
+}
+
+fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Percent-encoding of `grpc-message` (gRPC over HTTP/2, "Responses").
+fn percent_encode_message(message: &str) -> String {
+    let mut encoded = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b'%' | 0..=0x1f | 0x7f.. => encoded.push_str(&format!("%{byte:02X}")),
+            plain => encoded.push(char::from(plain)),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(fields: &[(&'static str, &str)]) -> &'static str {
+        let mut head = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in fields {
+            head.insert_header(*name, *value).unwrap();
+        }
+        match Form::of(&head) {
+            Form::Json => "json",
+            Form::Html => "html",
+            Form::Grpc => "grpc",
+        }
+    }
+
+    #[test]
+    fn the_form_follows_the_client() {
+        assert_eq!(form(&[]), "json");
+        assert_eq!(form(&[("accept", "*/*")]), "json");
+        assert_eq!(form(&[("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")]), "html");
+        assert_eq!(form(&[("accept", "application/json, text/html;q=0.5")]), "json");
+        assert_eq!(form(&[("accept", "text/html;q=0")]), "json");
+        assert_eq!(form(&[("content-type", "application/grpc+proto"), ("accept", "text/html")]), "grpc");
+    }
+
+    #[test]
+    fn grpc_messages_are_encoded() {
+        assert_eq!(percent_encode_message("50% of ä\n"), "50%25 of %C3%A4%0A");
+    }
+
+    #[test]
+    fn codes_are_unique() {
+        let mut codes: Vec<_> = Kind::ALL.iter().map(|(kind, _)| kind.code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Kind::ALL.len());
+    }
+}

@@ -1,0 +1,78 @@
+//! Routes: what matches, and what a match leads to.
+
+pub mod conditions;
+pub mod matching;
+pub mod methods;
+mod near;
+pub mod overlap;
+mod rule;
+pub mod table;
+mod trie;
+
+pub use conditions::{HeaderTest, QueryTest, Test};
+pub use methods::Methods;
+pub use near::Near;
+pub use overlap::{Conflict, conflicts};
+pub use rule::Rule;
+pub use table::{Found, Lookup, Table};
+
+use crate::actions::Action;
+use crate::filters::Chain;
+use crate::filters::rules::Forwarded;
+use crate::observe::metrics::RouteMetrics;
+use crate::value::{At, PathPattern};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A route, ready to run.
+pub struct Route {
+    /// Name of its API.
+    pub api: Arc<str>,
+    /// Its name in the API; `v1.read` when the API has versions.
+    pub name: Arc<str>,
+    /// `api.name`.
+    pub id: Arc<str>,
+    /// The pattern that its requests match.
+    pub pattern: PathPattern,
+    /// The pattern as text: low-cardinality name of the path in logs.
+    pub template: Arc<str>,
+    /// Where it is written.
+    pub at: At,
+    /// Its steps.
+    pub chain: Chain,
+    /// What answers.
+    pub action: Action,
+    /// How long to wait for the upstream.
+    pub timeouts: Timeouts,
+    /// Where the timeouts are written.
+    pub timeouts_at: At,
+    /// Most bytes of a request body.
+    pub body_max: Option<u64>,
+    /// Which headers tell the upstream of the client.
+    pub forwarded: Forwarded,
+    /// Who may call, where that is written.
+    pub auth_at: At,
+    /// Its metrics, resolved.
+    pub metrics: RouteMetrics,
+}
+
+/// How long to wait for the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// To the first byte of the answer.
+    pub response: Duration,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(1),
+            response: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The running process: sockets, accept loops, signals, drain.
+//!
+//! The engine's own `Server` is not used. It cannot tell a listener that a port is taken, keeps one runtime for each
+//! service, and stops by sleeping out its whole grace period; its `HttpProxy` is made for custom accept loops like these.
+
+mod accept;
+mod connections;
+mod privileges;
+mod signals;
+
+use crate::admin;
+use crate::config::Loaded;
+use crate::gateway::Gateway;
+use crate::listen::bind::{bind_tcp, bind_unix};
+use crate::observe::access_log::AccessLog;
+use crate::snapshot::{ProcessSettings, Shared, Snapshot};
+use crate::config::document::AdminBind;
+use crate::tasks::Supervisor;
+use crate::value::Sources;
+use accept::{Doors, Listening};
+use arc_swap::ArcSwap;
+use connections::Connections;
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// How long the start waits for the first health checks and name look-ups.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// Idle connections kept to all upstreams together, on each thread.
+const IDLE_CONNECTIONS: usize = 1024;
+
+/// Tries the engine may make; the gateway decides on each.
+const ENGINE_TRIES: usize = 4;
+
+/// Everything that is needed to run.
+pub struct Start {
+    /// The configuration as read.
+    pub loaded: Loaded,
+    /// The texts it came from.
+    pub sources: Sources,
+    /// The configuration ready to run.
+    pub snapshot: Snapshot,
+    /// What outlives it.
+    pub shared: Shared,
+}
+
+/// Runs until it is told to stop. Gives the number of requests' connections that were cut at the deadline.
+///
+/// # Errors
+/// What keeps the gateway from starting, in a sentence for the operator.
+pub fn run(start: Start) -> Result<usize, String> {
+    let settings = ProcessSettings::new(&start.loaded.document);
+    let listening = bind_all(&start.snapshot)?;
+    let admin_socket = bind_admin(&settings.admin)?;
+    let log = settings.access_log.clone().map(AccessLog::open).transpose();
+    let log = log.map_err(|error| format!("the access log cannot be opened: {error}"))?;
+    privileges::raise_file_limit();
+    privileges::become_user(settings.user.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.threads)
+        .thread_name("tollgate")
+        .enable_all()
+        .build()
+        .map_err(|error| format!("threads cannot be started: {error}"))?;
+    let process = Process { settings, log, start };
+    let cut = process.serve(&runtime, listening, admin_socket);
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    cut
+}
+
+fn bind_all(snapshot: &Snapshot) -> Result<Vec<Listening>, String> {
+    let mut listening = Vec::new();
+    for (number, listener) in (0..).zip(&snapshot.listeners) {
+        for address in &listener.binds {
+            let socket = bind_tcp(*address).map_err(|error| format!("listener `{}`: {error}", listener.name))?;
+            let address = socket.local_addr().unwrap_or(*address);
+            listening.push(Listening { number, name: listener.name.clone(), address, socket });
+        }
+    }
+    Ok(listening)
+}
+
+fn bind_admin(admin: &AdminBind) -> Result<Option<admin::Socket>, String> {
+    let named = |error: io::Error| format!("admin listener: {error}");
+    match admin {
+        AdminBind::Off => Ok(None),
+        AdminBind::Tcp(address) => bind_tcp(*address).map(|socket| Some(admin::Socket::Tcp(socket))).map_err(named),
+        AdminBind::Unix(path) => match bind_unix(path) {
+            Ok(socket) => Ok(Some(admin::Socket::Unix(socket, path.clone()))),
+            // The default place exists where tollgate is installed; nobody asked for it elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.as_os_str() == crate::snapshot::DEFAULT_ADMIN => {
+                log::warn!("no admin listener: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(named(error)),
+        },
+    }
+}
+
+struct Process {
+    settings: ProcessSettings,
+    log: Option<Arc<AccessLog>>,
+    start: Start,
+}
+
+impl Process {
+    fn serve(self, runtime: &Runtime, listening: Vec<Listening>, admin_socket: Option<admin::Socket>) -> Result<usize, String> {
+        let Start { loaded, sources, snapshot, shared } = self.start;
+        let supervisor = Arc::new(Supervisor::new(runtime.handle().clone()));
+        let config = {let _=&sources; serde_json::Value::Null};
+        shared.metrics.config_loaded(&snapshot.hash, env!("CARGO_PKG_VERSION"));
+        shared.metrics.limit_series(loaded.document.telemetry.metrics.max_series.unwrap_or(20_000) as usize);
+        let current = Arc::new(ArcSwap::from_pointee(snapshot));
+        let state = Arc::new(admin::State {
+            current: current.clone(),
+            config,
+            metrics: shared.metrics.clone(),
+            log: self.log.clone(),
+            supervisor: supervisor.clone(),
+            draining: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            started: Instant::now(),
+            tokens: self.settings.tokens.clone(),
+        });
+        let gateway = Gateway { current: current.clone(), metrics: shared.metrics.clone(), log: self.log.clone() };
+        let drain = self.settings.drain;
+        let log = self.log.clone();
+        runtime.block_on(async move {
+            let mut signals = signals::Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?;
+            let proxy = Arc::new(proxy(gateway, self.settings.threads));
+            let (stop, stopping) = watch::channel(false);
+            let connections = Connections::default();
+            supervisor.adopt(&current.load().tasks());
+            warm_up(&current.load()).await;
+            let doors = Doors { proxy: proxy.clone(), current: current.clone(), metrics: shared.metrics, connections: connections.clone(), stopping };
+            announce_addresses(&listening, admin_socket.as_ref());
+            doors.open(listening).map_err(|error| format!("a listener cannot be used: {error}"))?;
+            if let Some(socket) = admin_socket {
+                admin::serve(socket, state.clone()).map_err(|error| format!("the admin listener cannot be used: {error}"))?;
+            }
+            state.ready.store(true, Ordering::Release);
+            announce(&current.load());
+            let end = signals.next(log.as_deref()).await;
+            state.draining.store(true, Ordering::Release);
+            // A receiver that is gone has nothing to stop.
+            let _ = stop.send(true);
+            pingora::apps::HttpServerApp::http_cleanup(&*proxy).await;
+            let cut = match end {
+                signals::End::Fast => connections.count(),
+                signals::End::Graceful => drain_until(&connections, drain, &mut signals, log.as_deref()).await,
+            };
+            supervisor.stop().await;
+            if let Some(log) = log {
+                let flushed = tokio::task::spawn_blocking(move || log.flush(Duration::from_secs(2))).await;
+                if !flushed.unwrap_or(false) {
+                    log::warn!("not all of the access log could be written");
+                }
+            }
+            Ok(cut)
+        })
+    }
+}
+
+fn proxy(gateway: Gateway, threads: usize) -> HttpProxy<Gateway> {
+    let conf = ServerConf {
+        threads,
+        max_retries: ENGINE_TRIES,
+        upstream_keepalive_pool_size: IDLE_CONNECTIONS,
+        ..ServerConf::default()
+    };
+    let mut proxy = HttpProxy::new(gateway, Arc::new(conf));
+    proxy.handle_init_modules();
+    proxy
+}
+
+async fn warm_up(snapshot: &Snapshot) {
+    let deadline = Instant::now() + WARM_UP;
+    for upstream in &snapshot.upstreams {
+        upstream.warm(deadline.saturating_duration_since(Instant::now())).await;
+    }
+}
+
+async fn drain_until(connections: &Connections, drain: Duration, signals: &mut signals::Signals, log: Option<&AccessLog>) -> usize {
+    log::info!("stopping: {} connections open, at most {drain:?} to finish", connections.count());
+    tokio::select! {
+        () = connections.none() => {}
+        () = tokio::time::sleep(drain) => {}
+        _ = signals.next(log) => {}
+    }
+    connections.count()
+}
+
+/// The ports that were free where port 0 was asked for, so that whoever started us can find them.
+fn announce_addresses(listening: &[Listening], admin: Option<&admin::Socket>) {
+    for Listening { name, address, .. } in listening {
+        crate::observe::log::say(format_args!("listening {name} {address}"));
+    }
+    if let Some(admin) = admin {
+        crate::observe::log::say(format_args!("listening admin {admin}"));
+    }
+}
+
+/// The one start-up line.
+fn announce(snapshot: &Snapshot) {
+    let healthy = snapshot.upstreams.iter().filter(|upstream| upstream.is_healthy()).count();
+    let Snapshot { listeners, apis, routes, upstreams, hash, .. } = snapshot;
+    crate::observe::log::say(format_args!(
+        "tollgate {} ready: {}, {}, {}, {} ({healthy} healthy), config {}, pid {}",
+        env!("CARGO_PKG_VERSION"),
+        counted(listeners.len(), "listener"),
+        counted(*apis, "API"),
+        counted(routes.len(), "route"),
+        counted(upstreams.len(), "upstream"),
+        hash.get(..6).unwrap_or(hash),
+        std::process::id(),
+    ));
+}
+
+fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}

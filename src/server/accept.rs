@@ -1,0 +1,142 @@
+//! Accept loops: from a listening socket to the engine.
+
+use super::connections::Connections;
+use crate::gateway::Gateway;
+use crate::listen::connection::{Connection, Facts};
+use crate::observe::metrics::Metrics;
+use crate::snapshot::Snapshot;
+use crate::value::Name;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// How long accepting pauses when the process has no file descriptor left.
+const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// Flow-control windows of a client's HTTP/2 connection and its streams: uploads are not throttled on long paths.
+const H2_WINDOW: u32 = 1 << 20;
+
+/// A bound socket.
+pub(super) struct Listening {
+    pub number: u16,
+    pub name: Name,
+    pub address: SocketAddr,
+    pub socket: std::net::TcpListener,
+}
+
+/// What all accept loops share.
+pub(super) struct Doors {
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    pub current: Arc<ArcSwap<Snapshot>>,
+    pub metrics: Arc<Metrics>,
+    pub connections: Connections,
+    pub stopping: ShutdownWatch,
+}
+
+impl Doors {
+    /// Starts one accept loop for each socket. Must be called on the runtime.
+    pub(super) fn open(self, listening: Vec<Listening>) -> io::Result<()> {
+        let doors = Arc::new(self);
+        for one in listening {
+            let socket = TcpListener::from_std(one.socket)?;
+            let app = doors.app(one.number);
+            let door = Door { number: one.number, gauge: doors.metrics.connections(one.name.as_str()), address: one.address, app };
+            tokio::spawn(door.accept(doors.clone(), socket));
+        }
+        Ok(())
+    }
+
+    fn app(&self, number: u16) -> Arc<App> {
+        let snapshot = self.current.load();
+        let listener = snapshot.listeners.get(usize::from(number));
+        let mut options = HttpServerOptions::default();
+        options.h2c = listener.is_some_and(|listener| listener.h2c);
+        options.h2_idle_timeout = listener.map(|listener| listener.limits.keepalive);
+        Arc::new(App { proxy: self.proxy.clone(), options, http1: listener.is_none_or(|listener| listener.http1) })
+    }
+}
+
+/// One listening socket.
+struct Door {
+    number: u16,
+    gauge: prometheus::IntGauge,
+    address: SocketAddr,
+    app: Arc<App>,
+}
+
+impl Door {
+    async fn accept(self, doors: Arc<Doors>, socket: TcpListener) {
+        let mut stopping = doors.stopping.clone();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stopping.changed() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.enter(&doors, stream, peer),
+                Err(error) => refused(&error).await,
+            }
+        }
+    }
+
+    fn enter(&self, doors: &Doors, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let snapshot = doors.current.load();
+        let Some(listener) = snapshot.listeners.get(usize::from(self.number)) else { return };
+        let local = Some(self.address).filter(|address| !address.ip().is_unspecified());
+        let trusted = listener.trusted.contains(peer.ip());
+        let facts = Facts { listener: self.number, peer: Some(peer), local, secure: false, trusted };
+        let guard = doors.connections.open(self.gauge.clone());
+        let connection = Connection::new(stream, facts, listener.limits.keepalive, Some(Box::new(guard)));
+        let (app, stopping) = (self.app.clone(), doors.stopping.clone());
+        tokio::spawn(async move {
+            app.process_new(Box::new(connection), &stopping).await;
+        });
+    }
+}
+
+/// A client may be gone before it is accepted; without file descriptors there is nothing to do but wait.
+async fn refused(error: &io::Error) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) {
+        return;
+    }
+    log::error!("accepting a connection failed: {error}");
+    tokio::time::sleep(OUT_OF_FILES).await;
+}
+
+/// The engine's proxy behind one listener.
+struct App {
+    proxy: Arc<HttpProxy<Gateway>>,
+    options: HttpServerOptions,
+    http1: bool,
+}
+
+#[async_trait]
+impl HttpServerApp for App {
+    async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+        if !self.http1 && !session.is_http2() {
+            session.shutdown().await;
+            return None;
+        }
+        self.proxy.process_new_http(session, shutdown).await
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = default_h2_options();
+        options.initial_window_size(H2_WINDOW).initial_connection_window_size(H2_WINDOW);
+        Some(options)
+    }
+}

@@ -1,0 +1,300 @@
+//! From a configuration as written to one that runs: names resolved, everything compiled, nothing started.
+
+mod inherit;
+mod routes;
+mod upstreams;
+mod versions;
+
+pub use inherit::Effective;
+
+use crate::build::Build;
+use crate::config::document::{AdminBind, ClientProtocol, Document, Listener as Written, Threads, TrustFrom};
+use crate::config::{Document as Config, Loaded};
+use crate::listen::{Limits, Listener};
+use crate::observe::access_log;
+use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::observe::{LogRules, Telemetry, TrustIds};
+use crate::route::{Route, Table};
+use crate::tasks::Task;
+use crate::upstream::{Client, Resolver, Upstream};
+use crate::value::{Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent, Spanned};
+use routes::Compiler;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Headers whose values never reach a log.
+const SECRET_HEADERS: &[&str] = &["authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key"];
+
+/// Query parameters whose values never reach a log.
+const SECRET_QUERY: &[&str] = &["token", "access_token", "api_key", "key", "password", "secret", "signature"];
+
+/// A configuration that can run. A request takes the current one when it arrives and keeps it to the end.
+pub struct Snapshot {
+    /// Finds routes.
+    pub table: Table,
+    /// The routes, by the numbers that the table gives.
+    pub routes: Vec<Arc<Route>>,
+    /// The upstreams in the order of the file.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The listeners in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// What is told and kept back.
+    pub telemetry: Telemetry,
+    /// Metrics of requests that find no route.
+    pub unrouted: RouteMetrics,
+    /// Number of APIs.
+    pub apis: usize,
+    /// Hash of the configuration.
+    pub hash: String,
+}
+
+/// What does not change while the process runs, however often the configuration is loaded.
+pub struct Shared {
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// Resolves the names of targets.
+    pub resolver: Arc<Resolver>,
+    /// The outgoing HTTP client.
+    pub client: Arc<Client>,
+}
+
+/// What the process takes from the configuration when it starts.
+#[derive(Clone, Debug)]
+pub struct ProcessSettings {
+    /// Worker threads.
+    pub threads: usize,
+    /// User to become.
+    pub user: Option<String>,
+    /// How long requests in flight may go on.
+    pub drain: Duration,
+    /// Where the admin listener is, and its tokens.
+    pub admin: AdminBind,
+    /// Tokens that let into the admin listener.
+    pub tokens: Vec<String>,
+    /// Where the access log goes, unless it is off.
+    pub access_log: Option<access_log::Target>,
+}
+
+/// Where the admin listener is when nobody says.
+pub const DEFAULT_ADMIN: &str = "/run/tollgate/admin.sock";
+
+impl ProcessSettings {
+    /// Reads them.
+    pub fn new(document: &Document) -> ProcessSettings {
+        let threads = match document.process.threads {
+            Threads::Auto => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            Threads::Count(count) => usize::from(count),
+        };
+        let admin = document.admin.bind.as_ref().map_or_else(|| AdminBind::Unix(PathBuf::from(DEFAULT_ADMIN)), |bind| bind.value.clone());
+        ProcessSettings {
+            threads,
+            user: document.process.user.as_ref().map(|user| user.value.clone()),
+            drain: document.process.drain.requests.map_or(Duration::from_secs(30), |span| span.0),
+            admin,
+            tokens: document.admin.tokens.iter().map(|(_, token)| token.0.clone()).collect(),
+            access_log: log_target(document),
+        }
+    }
+}
+
+fn log_target(document: &Document) -> Option<access_log::Target> {
+    let to = match &document.telemetry.access_log {
+        Some(OrNone::Off) => return None,
+        Some(OrNone::On(log)) => log.to.as_deref(),
+        None => None,
+    };
+    match to {
+        Some("none") => None,
+        None | Some("stdout") => Some(access_log::Target::Stdout),
+        Some("stderr") => Some(access_log::Target::Stderr),
+        Some(path) => Some(access_log::Target::File(path.into())),
+    }
+}
+
+impl Snapshot {
+    /// Builds the snapshot of a configuration. What is found goes to `issues`; with an error among them there is no
+    /// snapshot. `running` lends its upstreams' state.
+    pub fn build(loaded: &Loaded, shared: &Shared, running: Option<&Snapshot>, issues: &mut Issues) -> Option<Snapshot> {
+        let document = &loaded.document;
+        let mut build = Build::new(&loaded.base, &shared.metrics);
+        let upstreams = build_upstreams(document, shared, running, &mut build, issues);
+        check_listeners(document, issues);
+        check_admin(document, issues);
+        let telemetry = telemetry(document, issues);
+        let mut compiler = Compiler {
+            document,
+            build: &build,
+            issues,
+            rules: Vec::new(),
+            labels: Vec::new(),
+            routes: Vec::new(),
+        };
+        compiler.run();
+        let (rules, routes) = (compiler.rules, compiler.routes);
+        report_unused(document, &build, issues);
+        if issues.errors() > 0 {
+            return None;
+        }
+        Some(Snapshot {
+            table: Table::new(rules),
+            routes,
+            upstreams,
+            listeners: document.listeners.iter().map(|(name, written)| listener(&name.value, written)).collect(),
+            telemetry,
+            unrouted: shared.metrics.route("-", "-"),
+            apis: document.apis.len(),
+            hash: loaded.hash.clone(),
+        })
+    }
+
+    /// What must run in the background.
+    pub fn tasks(&self) -> Vec<Arc<dyn Task>> {
+        self.upstreams.iter().flat_map(|upstream| upstream.tasks().iter().cloned()).collect()
+    }
+}
+
+fn build_upstreams(
+    document: &Config,
+    shared: &Shared,
+    running: Option<&Snapshot>,
+    build: &mut Build,
+    issues: &mut Issues,
+) -> Vec<Arc<Upstream>> {
+    let mut upstreams = Vec::new();
+    for (name, written) in document.upstreams.iter() {
+        let previous = running.and_then(|running| running.upstreams.iter().find(|other| *other.name() == name.value));
+        let made = upstreams::spec(name, written, build, issues).and_then(|spec| {
+            Upstream::new(spec, &shared.resolver, &shared.client, previous).map_err(|message| {
+                let at = upstreams::place(name, written, &message);
+                crate::build::problem(Code::BAD_TLS, &message, at)
+            })
+        });
+        match made {
+            Ok(upstream) => {
+                build.add(upstream.clone(), upstreams::key(written));
+                upstreams.push(upstream);
+            }
+            Err(issue) => {
+                build.add_failed(&name.value, issue.clone());
+                issues.push(issue);
+            }
+        }
+    }
+    upstreams
+}
+
+fn check_listeners(document: &Config, issues: &mut Issues) {
+    if document.listeners.is_empty() {
+        let issue = Issue::new(Code::EMPTY, "no listener is defined");
+        issues.push(issue.help("add for example `listeners: { web: { bind: 127.0.0.1:8080 } }`"));
+    }
+    let mut seen: Vec<(std::net::SocketAddr, &Spanned<_>, &Name)> = Vec::new();
+    for (name, written) in document.listeners.iter() {
+        if written.bind.value.0.is_empty() {
+            issues.push(Issue::new(Code::EMPTY, format!("listener `{}` binds no address", name.value)).at(written.bind.at));
+        }
+        if written.protocols.as_ref().is_some_and(Vec::is_empty) {
+            issues.push(Issue::new(Code::EMPTY, format!("listener `{}` speaks no protocol", name.value)).at(name.at));
+        }
+        for address in written.bind.value.0.iter().copied() {
+            if let Some((_, first, other)) = seen.iter().find(|(known, ..)| overlap(*known, address)) {
+                let issue = Issue::new(Code::ADDRESS_TWICE, format!("`{address}` is bound twice"));
+                let (first_note, note) = (format!("listener `{other}`"), format!("listener `{}`", name.value));
+                issues.push(issue.at(first.at).and(first.at, first_note).and(written.bind.at, note));
+            }
+            seen.push((address, &written.bind, &name.value));
+        }
+    }
+}
+
+/// Whether two addresses cannot both be bound: port 0 is a new one each time; an unspecified address takes its family.
+fn overlap(a: std::net::SocketAddr, b: std::net::SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    a.port() != 0 && a.port() == b.port() && same_ip
+}
+
+fn check_admin(document: &Config, issues: &mut Issues) {
+    for (name, token) in document.admin.tokens.iter() {
+        if token.0.len() < 8 {
+            let issue = Issue::new(Code::BAD_VALUE, format!("admin token `{}` is shorter than 8 characters", name.value));
+            issues.push(issue.at(name.at).help("`openssl rand -base64 24` makes a good one"));
+        }
+    }
+    if let Some(Spanned { value: AdminBind::Tcp(address), at }) = &document.admin.bind
+        && !address.ip().is_loopback()
+        && document.admin.tokens.is_empty()
+    {
+        let issue = Issue::new(Code::ADMIN_OPEN, format!("the admin listener at {address} would be open to everybody")).at(*at);
+        issues.push(issue.help("bind it to 127.0.0.1 or a Unix socket, or add `tokens`"));
+    }
+}
+
+fn telemetry(document: &Config, issues: &mut Issues) -> Telemetry {
+    let written = &document.telemetry;
+    let id = &written.request_id;
+    Telemetry {
+        log: match &written.access_log {
+            Some(OrNone::Off) => None,
+            log => Some(log_rules(document, log.as_ref().and_then(OrNone::on), issues)),
+        },
+        request_id: id.header.as_ref().map_or(http::HeaderName::from_static("x-request-id"), |header| header.0.clone()),
+        trust_ids: match id.trust_from {
+            TrustFrom::TrustedProxies => TrustIds::Proxies,
+            TrustFrom::Anyone => TrustIds::Anyone,
+            TrustFrom::Nobody => TrustIds::Nobody,
+        },
+    }
+}
+
+fn log_rules(document: &Config, log: Option<&crate::config::document::AccessLog>, issues: &mut Issues) -> LogRules {
+    let redact = &document.telemetry.redact;
+    let is_secret = |header: &http::HeaderName| {
+        SECRET_HEADERS.contains(&header.as_str()) || redact.headers.contains(&HeaderKey(header.clone()))
+    };
+    let mut add = Vec::new();
+    for (name, template) in log.iter().flat_map(|log| log.fields.add.iter()) {
+        for part in template.parts() {
+            let issue = match part {
+                Part::Header(header) if is_secret(header) => format!("header `{header}` is redacted and cannot be logged"),
+                Part::Cookie(_) => "cookies are redacted and cannot be logged".to_owned(),
+                Part::Path(..) | Part::Api | Part::Route => format!("`{}` is not the same for every route", template.value),
+                _ => continue,
+            };
+            issues.push(Issue::new(Code::BAD_TEMPLATE, issue).at(template.at));
+        }
+        add.push((name.value.to_string(), template.value.clone()));
+    }
+    let secrets = SECRET_QUERY.iter().map(|name| (*name).to_owned());
+    LogRules {
+        sample: log.and_then(|log| log.sample).unwrap_or(Percent(10_000)),
+        redact_query: secrets.chain(redact.query.iter().cloned()).collect(),
+        add,
+    }
+}
+
+fn report_unused(document: &Config, build: &Build, issues: &mut Issues) {
+    for (name, _) in document.upstreams.iter().filter(|(name, _)| !build.is_used(&name.value)) {
+        issues.push(Issue::new(Code::UNUSED, format!("upstream `{}` is never used", name.value)).at(name.at));
+    }
+}
+
+fn listener(name: &Name, written: &Written) -> Listener {
+    let speaks = |protocol| written.protocols.as_ref().is_none_or(|protocols| protocols.contains(&protocol));
+    let default = Limits::default();
+    let limits = &written.limits;
+    Listener {
+        name: name.clone(),
+        binds: written.bind.value.0.clone(),
+        http1: speaks(ClientProtocol::Http1),
+        h2c: speaks(ClientProtocol::H2c),
+        trusted: Networks::new(written.trusted_proxies.iter().map(|cidr| cidr.0)),
+        normalize: written.normalize,
+        limits: Limits {
+            header_bytes: limits.header_bytes.map_or(default.header_bytes, |size| size.0),
+            headers: limits.headers.map_or(default.headers, |count| count as usize),
+            uri: limits.uri.map_or(default.uri, |size| size.0),
+            keepalive: limits.keepalive.map_or(default.keepalive, |span| span.0),
+        },
+    }
+}

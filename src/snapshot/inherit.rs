@@ -1,0 +1,124 @@
+//! Inheritance: `defaults`, then api, then route. The nearest wins key by key; header maps are merged by name; `none` wipes
+//! what came from farther away.
+
+use crate::config::document::{Auth, Inherited};
+use crate::filters::rules::{BodyRule, HeaderRules, IpRules, RequestRules, ResponseRules};
+use crate::filters::{DEFAULT_MAX, rules};
+use crate::route::Timeouts;
+use crate::value::{At, ByteSize, HeaderKey, Map, OrNone, Spanned, Template};
+
+/// What holds for one route.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// Who may call, if anybody said.
+    pub auth: Option<Spanned<Auth>>,
+    /// Address rules.
+    pub ip: Option<Spanned<IpRules>>,
+    /// Timeouts.
+    pub timeouts: Spanned<Timeouts>,
+    /// Most bytes of a body.
+    pub body: Option<Spanned<ByteSize>>,
+    /// Request rules.
+    pub request: Spanned<RequestRules>,
+    /// Response rules.
+    pub response: Spanned<ResponseRules>,
+}
+
+impl Effective {
+    /// From the farthest level to the nearest.
+    pub fn new(levels: &[Inherited<'_>]) -> Effective {
+        Effective {
+            auth: nearest(levels, |level| level.auth).cloned(),
+            ip: nearest(levels, |level| level.ip).and_then(switched_on),
+            timeouts: nearest(levels, |level| level.timeouts).map_or(Spanned::built_in(Timeouts::default()), timeouts),
+            body: body(nearest(levels, |level| level.body)),
+            request: merged(levels, |level| level.request, merge_request),
+            response: merged(levels, |level| level.response, merge_response),
+        }
+    }
+}
+
+fn nearest<'a, T>(levels: &[Inherited<'a>], setting: impl Fn(&Inherited<'a>) -> Option<&'a T>) -> Option<&'a T> {
+    levels.iter().rev().find_map(setting)
+}
+
+fn switched_on<T: Clone>(setting: &Spanned<OrNone<T>>) -> Option<Spanned<T>> {
+    setting.value.on().map(|on| Spanned { value: on.clone(), at: setting.at })
+}
+
+fn timeouts(written: &Spanned<rules::Timeouts>) -> Spanned<Timeouts> {
+    let default = Timeouts::default();
+    let rules::Timeouts { connect, response, idle } = &written.value;
+    let value = Timeouts {
+        connect: connect.map_or(default.connect, |span| span.0),
+        response: response.map_or(default.response, |span| span.0),
+        idle: idle.map_or(default.idle, |span| span.0),
+    };
+    Spanned { value, at: written.at }
+}
+
+fn body(setting: Option<&Spanned<OrNone<BodyRule>>>) -> Option<Spanned<ByteSize>> {
+    match setting {
+        None => Some(Spanned::built_in(DEFAULT_MAX)),
+        Some(setting) => setting.value.on().map(|rule| Spanned { value: rule.max.unwrap_or(DEFAULT_MAX), at: setting.at }),
+    }
+}
+
+fn merged<'a, T: Clone + Default + 'a>(
+    levels: &[Inherited<'a>],
+    setting: impl Fn(&Inherited<'a>) -> Option<&'a Spanned<OrNone<T>>>,
+    merge: impl Fn(T, &T) -> T,
+) -> Spanned<T> {
+    levels.iter().filter_map(setting).fold(Spanned { value: T::default(), at: At::NOWHERE }, |far, near| {
+        let value = near.value.on().map_or_else(T::default, |rules| merge(far.value, rules));
+        Spanned { value, at: near.at }
+    })
+}
+
+fn merge_request(far: RequestRules, near: &RequestRules) -> RequestRules {
+    let near = near.clone();
+    RequestRules {
+        headers: merge_headers(far.headers, near.headers),
+        path: near.path.or(far.path),
+        query: near.query.or(far.query),
+        method: near.method.or(far.method),
+        host: near.host.or(far.host),
+        forwarded: near.forwarded.or(far.forwarded),
+    }
+}
+
+fn merge_response(far: ResponseRules, near: &ResponseRules) -> ResponseRules {
+    ResponseRules { headers: merge_headers(far.headers, near.headers.clone()) }
+}
+
+/// What the nearer rules say of a name replaces all that the farther ones said of it.
+fn merge_headers(mut far: HeaderRules, near: HeaderRules) -> HeaderRules {
+    let said: Vec<&HeaderKey> = near
+        .remove
+        .iter()
+        .chain(near.rename.iter().map(|(from, _)| &from.value))
+        .chain([&near.default, &near.set, &near.add].into_iter().flat_map(|map| map.iter().map(|(key, _)| &key.value)))
+        .collect();
+    let unsaid = |key: &HeaderKey| !said.contains(&key);
+    far.remove.retain(unsaid);
+    far.rename.0.retain(|(from, _)| unsaid(&from.value));
+    for map in [&mut far.default, &mut far.set, &mut far.add] {
+        map.0.retain(|(key, _)| unsaid(&key.value));
+    }
+    HeaderRules {
+        remove: joined(far.remove, near.remove),
+        rename: Map(joined(far.rename.0, near.rename.0)),
+        default: joined_map(far.default, near.default),
+        set: joined_map(far.set, near.set),
+        add: joined_map(far.add, near.add),
+    }
+}
+
+fn joined<T>(mut far: Vec<T>, near: Vec<T>) -> Vec<T> {
+    far.extend(near);
+    far
+}
+
+fn joined_map(far: Map<Spanned<Template>, HeaderKey>, near: Map<Spanned<Template>, HeaderKey>) -> Map<Spanned<Template>, HeaderKey> {
+    Map(joined(far.0, near.0))
+}

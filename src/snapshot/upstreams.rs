@@ -1,0 +1,134 @@
+//! From an upstream as written to what it is made from.
+
+use crate::build::Build;
+use crate::upstream::document::{Balance, Health, Host, Probe, Refresh, Target, Tls, Upstream};
+use crate::upstream::spec;
+use crate::value::{At, Code, Issue, Issues, Key, Name, Spanned};
+use std::time::Duration;
+
+/// Largest certificate or key file.
+const MAX_PEM: u64 = 1 << 20;
+
+/// The spec of an upstream; what is wrong with it is reported.
+pub(super) fn spec(name: &Spanned<Name>, written: &Upstream, build: &Build, issues: &mut Issues) -> Result<spec::UpstreamSpec, Issue> {
+    let targets = written.targets.value.iter().map(|target| spec::TargetSpec { address: target.addr.clone(), weight: target.weight });
+    let targets: Vec<_> = targets.collect();
+    check_targets(name, written, issues)?;
+    let tls = written.tls.as_ref().filter(|tls| tls.value.on);
+    let tls = tls.map(|tls| tls_spec(tls, build)).transpose()?;
+    if let Some(tls) = written.tls.as_ref().filter(|tls| tls.value.on && !tls.value.verify.value) {
+        let issue = Issue::new(Code::UNVERIFIED, format!("certificates of upstream `{}` are not verified", name.value));
+        issues.push(issue.at(tls.value.verify.at).help("give its CA with `ca:` instead"));
+    }
+    let default = spec::UpstreamSpec::new(name.value.clone(), targets);
+    Ok(spec::UpstreamSpec {
+        protocol: written.protocol,
+        balance: match written.balance.as_ref().map(|balance| &balance.value) {
+            None | Some(Balance::RoundRobin) => spec::Balance::RoundRobin,
+            Some(Balance::LeastConn) => spec::Balance::LeastConn,
+            Some(Balance::P2cEwma) => spec::Balance::P2cEwma,
+            Some(Balance::Hash(_)) => spec::Balance::Hash,
+        },
+        host: match &written.host {
+            None | Some(Host::Client) => spec::HostRewrite::Client,
+            Some(Host::Target) => spec::HostRewrite::Target,
+            Some(Host::Literal(text)) => spec::HostRewrite::Literal(text.as_str().into()),
+        },
+        tls,
+        health: written.health.as_ref().map_or_else(spec::HealthSpec::default, |health| health_spec(&health.value)),
+        discovery: discovery(written),
+        pool: spec::PoolSpec {
+            idle: written.pool.idle.map_or(default.pool.idle, |span| span.0),
+            max: written.pool.max.unwrap_or(0),
+            per_target: written.pool.per_target.unwrap_or(0),
+        },
+        ..default
+    })
+}
+
+fn check_targets(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) -> Result<(), Issue> {
+    let targets = &written.targets;
+    if targets.value.is_empty() {
+        return Err(Issue::new(Code::EMPTY, format!("upstream `{}` has no targets", name.value)).at(targets.at));
+    }
+    if targets.value.iter().all(|target| target.weight == 0) {
+        let issue = Issue::new(Code::CONFLICT, format!("every target of upstream `{}` has weight 0", name.value)).at(targets.at);
+        return Err(issue.help("give at least one target a weight above 0"));
+    }
+    let mut seen: Vec<&Spanned<Target>> = Vec::new();
+    for target in &targets.value {
+        if let Some(first) = seen.iter().find(|other| other.value.addr == target.value.addr) {
+            let issue = Issue::new(Code::CONFLICT, format!("target `{}` stands twice in upstream `{}`", target.addr, name.value));
+            issues.push(issue.at(first.at).and(first.at, "first").and(target.at, "again").help("write it once with a higher `weight`"));
+        }
+        seen.push(target);
+    }
+    Ok(())
+}
+
+fn tls_spec(tls: &Spanned<Tls>, build: &Build) -> Result<spec::TlsSpec, Issue> {
+    let ca = tls.value.ca.as_ref().map(|ca| build.file(ca, MAX_PEM)).transpose()?;
+    let client_cert = match &tls.value.client_cert {
+        None => None,
+        Some(pair) => {
+            let read = |path: &std::path::Path| build.file(&Spanned { value: path.to_owned(), at: pair.at }, MAX_PEM);
+            Some(spec::ClientCert { cert: read(&pair.value.cert)?.into(), key: read(&pair.value.key)?.into() })
+        }
+    };
+    Ok(spec::TlsSpec {
+        sni: tls.value.sni.as_deref().map(Into::into),
+        ca: ca.map(Into::into),
+        client_cert,
+        verify: tls.value.verify.value,
+    })
+}
+
+fn health_spec(health: &Health) -> spec::HealthSpec {
+    let default = spec::HealthSpec::default();
+    let probe = match &health.probe {
+        Probe::None => spec::Probe::None,
+        Probe::Tcp => spec::Probe::Tcp,
+        Probe::Grpc { service } => spec::Probe::Grpc { service: service.as_str().into() },
+        Probe::Http { method, path } => spec::Probe::Http {
+            method: method.clone(),
+            path: path.as_str().into(),
+            host: health.host.as_deref().map(Into::into),
+            expect: health.expect.as_ref().map(|expect| expect.0.clone()).unwrap_or_default(),
+        },
+    };
+    spec::HealthSpec {
+        probe,
+        every: health.every.map_or(default.every, |span| span.0.max(Duration::from_millis(10))),
+        timeout: health.timeout.map_or(default.timeout, |span| span.0.max(Duration::from_millis(1))),
+        up: health.up.unwrap_or(default.up).max(1),
+        down: health.down.unwrap_or(default.down).max(1),
+    }
+}
+
+fn discovery(written: &Upstream) -> spec::DiscoverySpec {
+    let default = spec::DiscoverySpec::default();
+    spec::DiscoverySpec {
+        refresh: match written.discovery.refresh {
+            Refresh::Ttl => spec::Refresh::Ttl,
+            Refresh::Every(span) => spec::Refresh::Every(span.0),
+        },
+        min: written.discovery.min.map_or(default.min, |span| span.0),
+        max: written.discovery.max.map_or(default.max, |span| span.0),
+    }
+}
+
+/// Where to report what the upstream itself finds wrong.
+pub(super) fn place(name: &Spanned<Name>, written: &Upstream, message: &str) -> At {
+    let tls = written.tls.as_ref().map(|tls| tls.at);
+    let about_tls = ["TLS", "certificate", "key", "CA", "server name"].iter().any(|word| message.contains(word));
+    tls.filter(|_| about_tls).unwrap_or(name.at)
+}
+
+/// What requests to it are hashed by.
+pub(super) fn key(written: &Upstream) -> Option<Spanned<Key>> {
+    let balance = written.balance.as_ref()?;
+    match &balance.value {
+        Balance::Hash(key) => Some(Spanned { value: key.clone(), at: balance.at }),
+        _ => None,
+    }
+}

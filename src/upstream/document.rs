@@ -1,0 +1,361 @@
+//! Where requests go, as written.
+
+use super::spec::{Address, Protocol};
+use crate::value::{Key, OneOrMany, Short, Span, Spanned, short_value, text_value};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A service behind the gateway: its targets and how they are used.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Addresses, at least one: `host:port`, `ip:port` or `unix:/path`.
+    pub targets: Spanned<Vec<Spanned<Target>>>,
+    /// What it speaks. Default `auto`.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// How a target is chosen. Default `round_robin`.
+    pub balance: Option<Spanned<Balance>>,
+    /// What it sees as `Host`: the `client`'s (default), the `target`'s, or a name.
+    pub host: Option<Host>,
+    /// TLS towards it: `true`, or details. Certificates are verified unless `verify: false` is written.
+    pub tls: Option<Spanned<Tls>>,
+    /// Active health checks: `GET /healthz`, `tcp` (default), `grpc`, `none`, or details.
+    pub health: Option<Spanned<Health>>,
+    /// How names in `targets` are resolved.
+    #[serde(default)]
+    pub discovery: Discovery,
+    /// Connections to it.
+    #[serde(default)]
+    pub pool: Pool,
+}
+
+/// One target. Short: its address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Where it is.
+    pub addr: Address,
+    /// Its share of the requests; 0 takes none.
+    pub weight: u32,
+}
+
+/// A target in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TargetInFull {
+    /// `host:port`, `ip:port` or `unix:/path`.
+    addr: Address,
+    /// Its share of the requests, 0 to 1000; 0 takes none. Default 1.
+    weight: Option<Weight>,
+}
+
+/// A share, 0 to 1000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Weight(u32);
+
+impl FromStr for Weight {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let weight = text.parse().ok().filter(|weight| *weight <= 1000).map(Weight);
+        weight.ok_or_else(|| format!("`{text}` is not a weight\nhelp: write a whole number from 0 to 1000"))
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_value!(Weight, "Weight", pattern: r"^[0-9]{1,4}$", "a whole number from 0 to 1000");
+
+impl From<TargetInFull> for Target {
+    fn from(full: TargetInFull) -> Self {
+        Target { addr: full.addr, weight: full.weight.map_or(1, |weight| weight.0) }
+    }
+}
+
+impl Short for Target {
+    const SHORT: &'static str = "`host:port`, `ip:port` or `unix:/path`";
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Target { addr: text.parse()?, weight: 1 })
+    }
+}
+
+short_value!(Target, long: TargetInFull);
+
+text_value!(Address, "TargetAddress", pattern: r"^(unix:/.+|.+:[0-9]+)$", "`host:port`, `ip:port` or `unix:/path`");
+
+/// How a target is chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, by weight, evenly spread.
+    RoundRobin,
+    /// The one with the fewest requests in flight for its weight.
+    LeastConn,
+    /// The better of two taken at random, by latency and requests in flight.
+    P2cEwma,
+    /// The same one for the same key: `hash: "header:x-user"`. Stable when targets come, go or fail.
+    Hash(Key),
+}
+
+/// What the upstream sees as `Host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// What the client sent.
+    Client,
+    /// The target's own address.
+    Target,
+    /// This.
+    Literal(String),
+}
+
+impl FromStr for Host {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "client" => Ok(Host::Client),
+            "target" => Ok(Host::Target),
+            _ => {
+                let authority = text.parse::<http::uri::Authority>().ok().filter(|a| !a.as_str().contains('@'));
+                authority
+                    .map(|authority| Host::Literal(authority.as_str().to_owned()))
+                    .ok_or_else(|| format!("`{}` cannot be a Host\nhelp: write `client`, `target` or a name", text.escape_debug()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Host::Client => "client",
+            Host::Target => "target",
+            Host::Literal(name) => name,
+        })
+    }
+}
+
+text_value!(Host, "Host", pattern: r"^\S+$", "`client`, `target` or a host name");
+
+/// TLS towards an upstream. Short: `true`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// Whether TLS is used.
+    pub on: bool,
+    /// Server name to ask for and verify.
+    pub sni: Option<String>,
+    /// CA bundle (PEM).
+    pub ca: Option<Spanned<PathBuf>>,
+    /// Certificate shown to the upstream.
+    pub client_cert: Option<Spanned<CertAndKey>>,
+    /// Whether its certificate is verified.
+    pub verify: Spanned<bool>,
+}
+
+/// TLS in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TlsInFull {
+    /// Server name to ask for and verify. Default: the target's host.
+    sni: Option<String>,
+    /// CA bundle (PEM file) to trust instead of the system's.
+    ca: Option<Spanned<PathBuf>>,
+    /// Certificate shown to the upstream.
+    client_cert: Option<Spanned<CertAndKey>>,
+    /// `false` accepts every certificate. Default `true`.
+    verify: Option<Spanned<bool>>,
+}
+
+/// A certificate chain and its key, as PEM files.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertAndKey {
+    /// Certificate chain (PEM file).
+    pub cert: PathBuf,
+    /// Private key (PEM file).
+    pub key: PathBuf,
+}
+
+impl From<TlsInFull> for Tls {
+    fn from(full: TlsInFull) -> Self {
+        let verify = full.verify.unwrap_or(Spanned::built_in(true));
+        Tls { on: true, sni: full.sni, ca: full.ca, client_cert: full.client_cert, verify }
+    }
+}
+
+impl Short for Tls {
+    const SHORT: &'static str = "`true` or `false`";
+    fn from_short(text: &str) -> Result<Self, String> {
+        Err(format!("`{text}` is neither `true` nor `false`"))
+    }
+    fn from_bool(on: bool) -> Option<Self> {
+        Some(Tls { on, sni: None, ca: None, client_cert: None, verify: Spanned::built_in(true) })
+    }
+}
+
+short_value!(Tls, long: TlsInFull);
+
+/// What a health check does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Probe {
+    /// Nothing: targets count as healthy.
+    None,
+    /// Connects (and shakes hands over TLS).
+    Tcp,
+    /// Sends a request.
+    Http {
+        /// Its method.
+        method: http::Method,
+        /// Its path.
+        path: String,
+    },
+    /// Asks `grpc.health.v1.Health/Check`.
+    Grpc {
+        /// Service to ask for; empty asks for the whole server.
+        service: String,
+    },
+}
+
+impl FromStr for Probe {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match (word, rest) {
+            ("none", "") => Ok(Probe::None),
+            ("tcp", "") => Ok(Probe::Tcp),
+            ("grpc", service) => Ok(Probe::Grpc { service: service.trim().to_owned() }),
+            ("GET" | "HEAD" | "OPTIONS", path) if path.starts_with('/') && path.parse::<http::Uri>().is_ok() => {
+                Ok(Probe::Http { method: word.parse().map_err(|_| "not a method".to_owned())?, path: path.to_owned() })
+            }
+            _ => Err(format!("`{text}` is not a health check\nhelp: write `GET /path`, `tcp`, `grpc`, `grpc SERVICE` or `none`")),
+        }
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Probe::None => f.write_str("none"),
+            Probe::Tcp => f.write_str("tcp"),
+            Probe::Http { method, path } => write!(f, "{method} {path}"),
+            Probe::Grpc { service } if service.is_empty() => f.write_str("grpc"),
+            Probe::Grpc { service } => write!(f, "grpc {service}"),
+        }
+    }
+}
+
+text_value!(Probe, "Probe", pattern: r"^(none|tcp|grpc( .+)?|(GET|HEAD|OPTIONS) /.*)$", "`GET /path`, `tcp`, `grpc`, `grpc SERVICE` or `none`");
+
+/// Active health checks. Short: the probe.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// What is done.
+    pub probe: Probe,
+    /// How often.
+    pub every: Option<Span>,
+    /// How long one may take.
+    pub timeout: Option<Span>,
+    /// Successes that make a target healthy.
+    pub up: Option<u32>,
+    /// Failures that make a target unhealthy.
+    pub down: Option<u32>,
+    /// Statuses that count as success.
+    pub expect: Option<OneOrMany<u16>>,
+    /// `Host` of the probe.
+    pub host: Option<String>,
+}
+
+/// Active health checks in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct HealthInFull {
+    /// `GET /healthz`, `tcp`, `grpc`, `grpc SERVICE` or `none`.
+    probe: Probe,
+    /// How often; spread by a tenth either way. Default `5s`.
+    every: Option<Span>,
+    /// How long one check may take. Default `1s`.
+    timeout: Option<Span>,
+    /// Successes in a row that make a target healthy. Default 2.
+    up: Option<u32>,
+    /// Failures in a row that make a target unhealthy. Default 3.
+    down: Option<u32>,
+    /// Statuses that count as success. Default 200.
+    expect: Option<OneOrMany<u16>>,
+    /// `Host` of the probe. Default: the target's address.
+    host: Option<String>,
+}
+
+impl From<HealthInFull> for Health {
+    fn from(full: HealthInFull) -> Self {
+        let HealthInFull { probe, every, timeout, up, down, expect, host } = full;
+        Health { probe, every, timeout, up, down, expect, host }
+    }
+}
+
+impl Short for Health {
+    const SHORT: &'static str = "`GET /path`, `tcp`, `grpc` or `none`";
+    fn from_short(text: &str) -> Result<Self, String> {
+        let probe = text.parse()?;
+        Ok(Health { probe, every: None, timeout: None, up: None, down: None, expect: None, host: None })
+    }
+}
+
+short_value!(Health, long: HealthInFull);
+
+/// How names are resolved. A and AAAA records are asked for in the background; when that fails, the last answer is kept.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Discovery {
+    /// `ttl` (default): when the answer expires; or a duration.
+    #[serde(default)]
+    pub refresh: Refresh,
+    /// Shortest time between two look-ups. Default `1s`.
+    pub min: Option<Span>,
+    /// Longest time between two look-ups. Default `60s`.
+    pub max: Option<Span>,
+}
+
+/// When a name is resolved again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refresh {
+    /// When the answer expires.
+    #[default]
+    Ttl,
+    /// After this time.
+    Every(Span),
+}
+
+impl FromStr for Refresh {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "ttl" { Ok(Refresh::Ttl) } else { text.parse().map(Refresh::Every) }
+    }
+}
+
+impl fmt::Display for Refresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refresh::Ttl => f.write_str("ttl"),
+            Refresh::Every(span) => span.fmt(f),
+        }
+    }
+}
+
+text_value!(Refresh, "Refresh", pattern: r"^(ttl|[0-9]+ ?(ms|s|m|min|h|d))$", "`ttl` or a duration");
+
+/// Connections to an upstream.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pool {
+    /// How long an idle connection is kept. Default `60s`.
+    pub idle: Option<Span>,
+    /// Most requests in flight to all targets together; more are answered 503. Default: no limit.
+    pub max: Option<u32>,
+    /// Most requests in flight to one target. Default: no limit.
+    pub per_target: Option<u32>,
+}

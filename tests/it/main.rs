@@ -1,0 +1,19 @@
+//! The one integration binary: the tollgate binary is started and spoken to over real sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test that cannot go on says so by panicking, and shows on its standard output what led there"
+)]
+
+mod admin;
+mod cases;
+mod config;
+mod explain;
+mod harness;
+mod proxy;
+mod signals;
+mod tidy;
+mod upstreams;
