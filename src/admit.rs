@@ -62,6 +62,7 @@ fn new_id() -> HeaderValue {
 /// The problem that the client is told.
 pub fn find(head: &mut RequestHeader, listener: &Listener, number: u16, table: &Table) -> Result<(u32, Params), Problem> {
     check_size(head, listener)?;
+    check_length(head)?;
     let host = host(head)?.map(Cow::into_owned);
     normalize_target(head, listener)?;
     let lookup = Lookup {
@@ -92,6 +93,15 @@ fn check_size(head: &RequestHeader, listener: &Listener) -> Result<(), Problem> 
         return Err(Kind::HEADERS_TOO_LARGE.into());
     }
     Ok(())
+}
+
+/// A length is one number (RFC 9110 section 8.6). The engine lets lists of equal numbers pass, which others read differently.
+fn check_length(head: &RequestHeader) -> Result<(), Problem> {
+    let digits = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
+    match head.headers.get(CONTENT_LENGTH) {
+        Some(length) if !digits(length) => Err(Problem::from(Kind::BAD_REQUEST).detail("Content-Length is not a number.")),
+        _ => Ok(()),
+    }
 }
 
 /// The host the request is for, as routes are looked up by. HTTP/1.1 requires one (RFC 9112 section 3.2).

@@ -3,8 +3,9 @@
 use crate::exchange::{Exchange, authority};
 use crate::filters::rules::Forwarded;
 use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -80,6 +81,49 @@ fn forwarded_value(request: &RequestHeader, x: &Exchange) -> HeaderValue {
     }
     value(text)
 }
+
+/// Makes one `Cookie` field of several, as HTTP/2 allows clients to split it (RFC 9113 section 8.2.3).
+///
+/// # Errors
+/// The engine refuses the header; it never does for what came in one.
+pub fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
+    let mut lines = head.headers.get_all(COOKIE).iter();
+    if lines.next().is_none() || lines.next().is_none() {
+        return Ok(());
+    }
+    let crumbs: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..])));
+    match joined {
+        Ok(joined) => head.insert_header(COOKIE, joined),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Removes from an answer what is only about the upstream's connection: what `Connection` names, and what is so by itself
+/// (RFC 9110 section 7.6.1). The engine does so for requests only.
+pub fn strip_hop_by_hop(head: &mut ResponseHeader) {
+    if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    if head.headers.contains_key(CONNECTION) {
+        let named = head.headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+        let named: Vec<HeaderName> = named.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+        named.iter().filter(|name| !FRAMING.contains(name)).for_each(|name| drop(head.remove_header(name)));
+    }
+    for name in &HOP_BY_HOP {
+        if head.headers.contains_key(name) {
+            head.remove_header(name);
+        }
+    }
+}
+
+/// Fields that are about one connection whether `Connection` names them or not. `Transfer-Encoding` and `Connection` itself
+/// are the engine's.
+const HOP_BY_HOP: [HeaderName; 4] =
+    [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), TE, UPGRADE];
+
+/// Fields that an upstream cannot have removed by naming them.
+const FRAMING: [HeaderName; 2] = [TRANSFER_ENCODING, CONTENT_LENGTH];
 
 /// All lines of a field as one list (RFC 9110 section 5.2).
 fn joined(request: &RequestHeader, name: &HeaderName) -> Option<String> {

@@ -1,42 +1,38 @@
 //! The life of a request: one short method for each phase of the engine. Only this file touches its `Session`.
 
-use crate::actions::Arm;
 use crate::admit;
+use crate::attempt::Attempts;
 use crate::exchange::Exchange;
 use crate::filters::{Step, too_large};
 use crate::forward;
+use crate::listen::Listener;
 use crate::listen::connection::facts;
 use crate::observe::access_log::AccessLog;
-use crate::observe::metrics::{ActiveRequest, Attempt, Metrics};
+use crate::observe::metrics::{ActiveRequest, Metrics};
 use crate::observe::{Record, RouteFacts, record};
 use crate::outcome;
 use crate::reply::{Kind, Problem, Reply};
 use crate::route::Route;
 use crate::snapshot::Snapshot;
-use crate::upstream::{Lease, TargetId};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::{Method, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
-use smallvec::SmallVec;
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How often a request is tried at most: the first attempt, and one more where nothing can have happened yet.
-const ATTEMPTS: u32 = 2;
+use std::time::Duration;
 
 /// How long the rest of a request body may take that nobody wants any more.
-const DRAIN_BODY: Duration = Duration::from_secs(2);
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// A request body that is declared and no larger than this is read to its end after an early answer, so that the
-/// connection can be kept.
-const DRAIN_BYTES: u64 = 64 << 10;
+/// A request body no larger than this is read to its end after an early answer, so that the connection can be kept.
+const DRAIN_BYTES: usize = 64 << 10;
 
 /// The proxy's hooks.
 pub struct Gateway {
@@ -53,12 +49,10 @@ pub struct Context {
     snapshot: Arc<Snapshot>,
     route: Option<Arc<Route>>,
     exchange: Exchange,
-    lease: Option<Lease>,
-    arm: Option<usize>,
-    key: Option<[u8; 8]>,
-    tried: SmallVec<[TargetId; 2]>,
+    attempts: Attempts,
+    /// The answer that an error of ours carries to `fail_to_proxy`.
     refusal: Option<Problem>,
-    bytes_left: u64,
+    body_left: u64,
     _active: ActiveRequest,
 }
 
@@ -71,12 +65,9 @@ impl ProxyHttp for Gateway {
             snapshot: self.current.load_full(),
             route: None,
             exchange: Exchange::default(),
-            lease: None,
-            arm: None,
-            key: None,
-            tried: SmallVec::new(),
+            attempts: Attempts::default(),
             refusal: None,
-            bytes_left: u64::MAX,
+            body_left: u64::MAX,
             _active: self.metrics.request_begins(),
         }
     }
@@ -95,7 +86,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        ctx.begin_attempt()
+        let Context { route, attempts, exchange, .. } = ctx;
+        let next = route.as_ref().ok_or(Kind::INTERNAL).and_then(|route| attempts.next(route, exchange));
+        next.map_err(|kind| ctx.refuse(kind))
     }
 
     async fn connected_to_upstream(
@@ -125,8 +118,8 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         let length = body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.exchange.bytes_in += length;
-        match ctx.bytes_left.checked_sub(length) {
-            Some(left) => ctx.bytes_left = left,
+        match ctx.body_left.checked_sub(length) {
+            Some(left) => ctx.body_left = left,
             None => return Err(ctx.refuse_body()),
         }
         // The engine would end a chunked body twice and so spoil the upstream's connection (cloudflare/pingora#935).
@@ -137,14 +130,26 @@ impl ProxyHttp for Gateway {
     }
 
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
-        ctx.answered(session.req_header(), head);
+        // An interim answer goes by as it is (RFC 9110 section 15.2); only 101 is final.
+        if head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        ctx.attempts.answered(&mut ctx.exchange);
+        forward::strip_hop_by_hop(head);
+        if session.req_header().version == Version::HTTP_10 && head.headers.contains_key(TRANSFER_ENCODING) {
+            // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
+            head.remove_header(&TRANSFER_ENCODING);
+            session.set_keepalive(None);
+        }
+        ctx.decorate(session, head);
         Ok(())
     }
 
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-        ctx.attempt_failed(&error);
+        let Context { route: Some(route), attempts, exchange, .. } = ctx else { return error };
+        attempts.failed(route, exchange, &error);
         // Nothing was sent, so every method may try another target.
-        error.set_retry(ctx.exchange.tries.count < ATTEMPTS && ctx.has_another_target());
+        error.set_retry(attempts.may_go_on(exchange) && attempts.has_another_target(route));
         error
     }
 
@@ -157,29 +162,36 @@ impl ProxyHttp for Gateway {
         client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("Peer: {peer}"));
-        let idempotent = session.req_header().method.is_idempotent();
-        if !idempotent || session.as_ref().retry_buffer_truncated() || ctx.exchange.tries.count >= ATTEMPTS {
-            error.set_retry(false);
-        } else {
+        let Context { route: Some(route), attempts, exchange, .. } = ctx else { return error };
+        let repeatable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+        if repeatable && attempts.may_go_on(exchange) {
             // A connection that was kept may have been closed while the request was on its way (RFC 9112 section 9.3.1).
             error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
         }
-        ctx.attempt_failed(&error);
+        attempts.failed(route, exchange, &error);
         error
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         let problem = ctx.refusal.take().unwrap_or_else(|| outcome::problem(error));
         ctx.exchange.reason = Some(problem.kind.code);
-        let status = problem.kind.status;
-        if session.response_written().is_some() || problem.kind == Kind::CLIENT_GONE {
-            ctx.exchange.status = if session.response_written().is_some() { ctx.exchange.status } else { status };
-            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let over = FailToProxy { error_code: problem.kind.status, can_reuse_downstream: false };
+        if session.response_written().is_some() {
+            return over;
         }
+        ctx.exchange.status = problem.kind.status;
+        if problem.kind == Kind::CLIENT_GONE {
+            return over;
+        }
+        // The engine closes the connection after an error that came this late; the client had better know.
+        session.set_keepalive(None);
         let reply = problem.reply(session.req_header(), &ctx.exchange);
-        let sent = ctx.respond(session, reply).await;
-        let upstream_only = *error.esource() != pingora::ErrorSource::Downstream;
-        FailToProxy { error_code: status, can_reuse_downstream: sent.is_ok() && upstream_only }
+        if let Err(error) = ctx.respond(session, reply).await {
+            log::debug!("an answer could not be written: {error}");
+        }
+        over
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
@@ -196,7 +208,9 @@ impl ProxyHttp for Gateway {
         };
         let metrics = route.map_or(&ctx.snapshot.unrouted, |route| &route.metrics);
         record(&line, &self.metrics, metrics, ctx.snapshot.telemetry.log.as_ref(), self.log.as_deref());
-        ctx.finish_attempt();
+        if let Some(route) = route {
+            ctx.attempts.finished(route, &ctx.exchange);
+        }
     }
 
     /// The access log has a line for every failure; the engine's own would be a second one.
@@ -214,85 +228,50 @@ impl Context {
     fn admit(&mut self, session: &mut Session) -> Result<Option<Reply>, Problem> {
         let facts = facts(session.digest()).copied().ok_or(Kind::INTERNAL)?;
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
-        limit_time(session, listener.limits.keepalive);
+        set_up(session, listener);
         let head = session.req_header_mut();
         admit::identify(&mut self.exchange, head, &facts, listener, &self.snapshot.telemetry);
         let (route, params) = admit::find(head, listener, facts.listener, &self.snapshot.table)?;
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
         self.exchange.params = params;
-        self.bytes_left = route.body_max.unwrap_or(u64::MAX);
-        let route = self.route.insert(route);
-        let head = session.req_header();
-        match route.chain.on_request(head, &mut self.exchange) {
-            Step::Reply(reply) => return Ok(Some(reply)),
-            Step::Continue => {}
+        self.body_left = route.body_max.unwrap_or(u64::MAX);
+        let (route, head) = (self.route.insert(route), session.req_header());
+        if let Step::Reply(reply) = route.chain.on_request(head, &mut self.exchange) {
+            return Ok(Some(reply));
         }
-        if let Some((number, arm)) = route.action.proxy().and_then(|proxy| proxy.choose(head, &self.exchange)) {
-            self.arm = Some(number);
-            self.key = arm.key.as_ref().and_then(|key| key.hash(head, &self.exchange)).map(u64::to_le_bytes);
-        }
+        self.attempts.begin(route, head, &self.exchange)?;
         Ok(route.action.reply(head, &self.exchange))
-    }
-
-    fn arm(&self) -> Option<&Arm> {
-        self.route.as_ref()?.action.proxy()?.arms().get(self.arm?)
-    }
-
-    /// Picks a target for the next attempt.
-    fn begin_attempt(&mut self) -> Result<Box<HttpPeer>> {
-        let (Some(route), Some(arm)) = (self.route.as_deref(), self.arm()) else {
-            return Err(self.refuse(Kind::INTERNAL));
-        };
-        let lease = match arm.upstream.pick(self.key.as_ref().map(<[u8; 8]>::as_slice), &self.tried) {
-            Ok(lease) => lease,
-            Err(why) => return Err(self.refuse(outcome::unpicked(why))),
-        };
-        let mut peer = Box::new(lease.peer());
-        peer.options.total_connection_timeout = Some(route.timeouts.connect);
-        peer.options.read_timeout = Some(route.timeouts.response);
-        peer.options.write_timeout = Some(route.timeouts.idle);
-        let (upstream, target) = (arm.name.clone(), lease.target().label().clone());
-        self.exchange.tries.begin(upstream, target);
-        self.tried.push(lease.target().id());
-        self.lease = Some(lease);
-        Ok(peer)
     }
 
     /// Makes the head of one attempt from a fresh copy of the request's.
     fn prepare(&mut self, request: &RequestHeader, head: &mut RequestHeader) -> Result<()> {
-        let (Some(route), Some(lease)) = (self.route.clone(), &self.lease) else {
+        let (Some(route), Some(lease)) = (&self.route, self.attempts.lease()) else {
             return Err(self.refuse(Kind::INTERNAL));
         };
         if let Some(host) = lease.target().host() {
-            head.insert_header(http::header::HOST, host.clone())?;
+            head.insert_header(HOST, host.clone())?;
         }
+        forward::join_cookies(head)?;
         forward::identify_client(head, request, &self.exchange, route.forwarded, &self.snapshot.telemetry.request_id)?;
         let changed = route.chain.on_upstream_request(head, request, &self.exchange);
         changed.map_err(|problem| self.refuse(problem))
     }
 
-    /// The head of an answer is on its way to the client: the upstream's.
-    fn answered(&mut self, request: &RequestHeader, head: &mut ResponseHeader) {
-        let x = &mut self.exchange;
-        if let (Some(began), None) = (x.tries.began, x.tries.first_byte) {
-            let first_byte = began.elapsed();
-            x.tries.first_byte = Some(first_byte);
-            if let Some(lease) = &self.lease {
-                lease.observe(first_byte);
-            }
-        }
-        self.decorate(request, head);
-    }
-
     /// What every answer gets, whoever made it.
-    fn decorate(&mut self, request: &RequestHeader, head: &mut ResponseHeader) {
+    fn decorate(&mut self, session: &mut Session, head: &mut ResponseHeader) {
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
         self.exchange.status = head.status.as_u16();
+        // Names and values were valid when they came; they are now.
         drop(head.insert_header(self.snapshot.telemetry.request_id.clone(), self.exchange.request_id.clone()));
         let Some(route) = &self.route else { return };
-        if let (Some(name), Some(arm)) = (route.action.proxy().and_then(|proxy| proxy.expose.clone()), self.arm()) {
-            drop(head.insert_header(name, arm.value.clone()));
+        if let (Some(proxy), Some(arm)) = (route.action.proxy(), self.attempts.arm(route))
+            && let Some(name) = &proxy.expose
+        {
+            drop(head.insert_header(name.clone(), arm.value.clone()));
         }
-        route.chain.on_response(head, request, &self.exchange);
+        route.chain.on_response(head, session.req_header(), &self.exchange);
     }
 
     /// The one writer of answers that tollgate makes itself.
@@ -306,14 +285,17 @@ impl Context {
             head.set_content_length(reply.body.len())?;
         }
         self.exchange.reason = reply.reason.or(self.exchange.reason);
-        self.decorate(session.req_header(), &mut head);
-        let without_body = bodiless || reply.body.is_empty() || session.req_header().method == http::Method::HEAD;
-        if admit::declared_body(session.req_header()).is_some_and(|declared| declared <= DRAIN_BYTES) {
+        self.decorate(session, &mut head);
+        let without_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
+        if admit::declared_body(session.req_header()).is_some_and(|declared| declared <= DRAIN_BYTES as u64) {
             session.set_close_on_response_before_downstream_finish(false);
         }
         session.write_response_header(Box::new(head), without_body).await?;
         if !without_body {
             session.write_response_body(Some(reply.body), true).await?;
+        }
+        if session.is_http2() {
+            drain(session).await;
         }
         Ok(())
     }
@@ -329,45 +311,34 @@ impl Context {
     fn refuse_body(&mut self) -> Box<Error> {
         let max = self.route.as_ref().and_then(|route| route.body_max).unwrap_or(u64::MAX);
         let mut error = self.refuse(too_large(max));
-        error.as_down();
+        error.esource = ErrorSource::Downstream;
         error
-    }
-
-    fn has_another_target(&self) -> bool {
-        self.arm().is_some_and(|arm| arm.upstream.targets().iter().any(|target| !self.tried.contains(&target.id())))
-    }
-
-    fn attempt_failed(&mut self, error: &Error) {
-        if *error.esource() == pingora::ErrorSource::Downstream {
-            return;
-        }
-        if let Some(lease) = self.lease.take() {
-            lease.observe_failure();
-        }
-        if let (Some(arm), Some(began)) = (self.arm(), self.exchange.tries.began) {
-            arm.metrics.attempt(outcome::attempt(error), began.elapsed());
-        }
-        self.exchange.tries.fail(Instant::now());
-    }
-
-    /// Counts the attempt that led to the answer, if one did.
-    fn finish_attempt(&mut self) {
-        if self.lease.take().is_none() {
-            return;
-        }
-        if let (Some(arm), Some(began)) = (self.arm(), self.exchange.tries.began) {
-            let result = if self.exchange.status >= 500 { Attempt::ServerError } else { Attempt::Ok };
-            arm.metrics.attempt(result, began.elapsed());
-        }
     }
 }
 
-/// The engine keeps connections for ever after their first request unless it is told otherwise at each one.
-fn limit_time(session: &mut Session, keepalive: Duration) {
+/// What the engine must be told for each request, because its own defaults are to wait for ever.
+fn set_up(session: &mut Session, listener: &Listener) {
     if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(keepalive.as_secs().max(1)));
+        session.set_keepalive(Some(listener.limits.keepalive.as_secs().max(1)));
     }
-    session.set_total_drain_timeout(Some(DRAIN_BODY));
+    session.set_total_drain_timeout(Some(DRAIN_TIME));
+    session.set_pipelining_enabled(true);
+}
+
+/// Reads what a client is still sending after its answer. Without this an HTTP/2 stream would be reset, and some clients
+/// then lose the answer (RFC 9113 section 8.1 lets us do so, but they do).
+async fn drain(session: &mut Session) {
+    let read = async {
+        let mut left = DRAIN_BYTES;
+        while let Ok(Some(piece)) = session.read_request_body().await {
+            match left.checked_sub(piece.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Whoever takes longer gets the reset.
+    drop(tokio::time::timeout(DRAIN_TIME, read).await);
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -17,6 +17,7 @@ pub mod admit;
 pub mod forward;
 pub mod outcome;
 pub mod explain;
+pub mod attempt;
 pub mod gateway;
 pub mod admin;
 pub mod server;

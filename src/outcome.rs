@@ -12,7 +12,7 @@ pub fn problem(error: &Error) -> Problem {
         ErrorSource::Upstream => upstream(error.etype()),
         ErrorSource::Internal | ErrorSource::Unset => match error.etype() {
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Kind::CLIENT_GONE,
-            ErrorType::InvalidHTTPHeader => Kind::BAD_HOST,
+            ErrorType::InvalidHTTPHeader => Kind::BAD_REQUEST,
             other if upstream(other) != Kind::UPSTREAM_INVALID => upstream(other),
             _ => Kind::INTERNAL,
         },
@@ -23,7 +23,7 @@ pub fn problem(error: &Error) -> Problem {
 fn downstream(error: &ErrorType) -> Kind {
     match error {
         ErrorType::ReadTimedout => Kind::CLIENT_TIMEOUT,
-        ErrorType::InvalidHTTPHeader => Kind::BAD_HOST,
+        ErrorType::InvalidHTTPHeader => Kind::BAD_REQUEST,
         ErrorType::HTTPStatus(413) => Kind::BODY_TOO_LARGE,
         _ => Kind::CLIENT_GONE,
     }

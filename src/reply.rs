@@ -44,6 +44,8 @@ macro_rules! kinds {
 }
 
 kinds! {
+    /// The request is not HTTP as it should be: header fields that contradict each other or are not valid.
+    BAD_REQUEST = 400, 3, "bad-request", "The request is not valid";
     /// The path cannot be brought to its normal form.
     BAD_PATH = 400, 3, "bad-path", "The path of the request is not acceptable";
     /// There is no `Host`, or it is not one.

@@ -68,8 +68,14 @@ pub fn run(start: Start) -> Result<usize, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("threads cannot be started: {error}"))?;
+    let socket_file = admin_socket.as_ref().and_then(admin::Socket::path);
     let process = Process { settings, log, start };
     let cut = process.serve(&runtime, listening, admin_socket);
+    if let Some(path) = socket_file
+        && let Err(error) = std::fs::remove_file(&path)
+    {
+        log::debug!("{} stays behind: {error}", path.display());
+    }
     runtime.shutdown_timeout(Duration::from_millis(100));
     cut
 }

@@ -5,7 +5,7 @@ use super::to::Split;
 use crate::exchange::{Exchange, cookie, query_value};
 use crate::observe::metrics::UpstreamMetrics;
 use crate::upstream::Upstream;
-use crate::value::{At, Code, Issue, Issues, Key, Name, Percent};
+use crate::value::{At, Code, Issue, Issues, Key, Name, Percent, Spanned};
 use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use std::net::IpAddr;
@@ -54,7 +54,12 @@ impl Proxy {
             let message = format!("the shares of this split add up to {}%, not 100%", f64::from(sum) / 100.0);
             issues.push(Issue::new(Code::CONFLICT, message).at(split.arms.at));
         }
-        let sticky = split.sticky.as_ref().and_then(|key| issues.take(Hashed::new(&key.value, key.at, bind.params)));
+        if let Some(Spanned { value: Key::Param(name), at }) = &split.sticky
+            && !bind.params.contains(&name.as_str())
+        {
+            issues.push(Issue::new(Code::BAD_TEMPLATE, format!("the path of this route has no parameter `{name}`")).at(*at));
+        }
+        let sticky = split.sticky.as_ref().map(|key| Hashed::new(&key.value, bind.params));
         let arms: Vec<Arm> =
             arms.iter().filter_map(|(name, share)| issues.take(Arm::new(name, *share, name.at, bind.params, build))).collect();
         let header = |choice: &Option<super::to::HeaderChoice>| choice.as_ref().map(|choice| choice.header.0.clone());
@@ -113,7 +118,7 @@ impl Proxy {
 impl Arm {
     fn new(name: &Name, share: Percent, at: At, params: &[&str], build: &Build) -> Result<Arm, Issue> {
         let (upstream, key) = build.upstream(name, at)?;
-        let key = key.map(|key| Hashed::new(&key.value, key.at, params)).transpose()?;
+        let key = key.map(|key| Hashed::new(&key.value, params));
         let metrics = build.metrics().upstream(name.as_str());
         let value = HeaderValue::from_str(name.as_str()).unwrap_or(HeaderValue::from_static(""));
         Ok(Arm { name: name.as_str().into(), value, upstream, share, metrics, key })
@@ -127,18 +132,13 @@ pub struct Hashed {
 }
 
 impl Hashed {
-    /// For routes with these path parameters.
-    ///
-    /// # Errors
-    /// It names a path parameter that the route does not have.
-    pub fn new(key: &Key, at: At, params: &[&str]) -> Result<Hashed, Issue> {
+    /// For routes with these path parameters. A parameter that the route does not have makes requests have no such part.
+    pub fn new(key: &Key, params: &[&str]) -> Hashed {
         let param = match key {
-            Key::Param(name) => params.iter().position(|param| param == name).ok_or_else(|| {
-                Issue::new(Code::BAD_TEMPLATE, format!("the path of this route has no parameter `{name}`")).at(at)
-            })?,
-            _ => 0,
+            Key::Param(name) => params.iter().position(|param| param == name),
+            _ => None,
         };
-        Ok(Hashed { key: key.clone(), param })
+        Hashed { key: key.clone(), param: param.unwrap_or(usize::MAX) }
     }
 
     /// The hash; the same in every process and release. `None` when the request does not have that part.
@@ -152,7 +152,10 @@ impl Hashed {
             Key::Header(name) => request.headers.get(name).map(|value| stable_hash(value.as_bytes())),
             Key::Cookie(name) => cookie(&request.headers, name).map(|value| stable_hash(value.as_bytes())),
             Key::Query(name) => query_value(request.uri.query(), name).map(|value| stable_hash(value.as_bytes())),
-            Key::Param(_) => Some(stable_hash(x.param(request, self.param).as_bytes())),
+            Key::Param(_) => {
+                let value = x.params.value(request.uri.path(), self.param);
+                value.map(|value| stable_hash(value.as_bytes()))
+            }
         }
     }
 }

@@ -35,6 +35,16 @@ pub enum Socket {
     Unix(std::os::unix::net::UnixListener, PathBuf),
 }
 
+impl Socket {
+    /// The file of a Unix socket.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Socket::Tcp(_) => None,
+            Socket::Unix(_, path) => Some(path.clone()),
+        }
+    }
+}
+
 impl fmt::Display for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

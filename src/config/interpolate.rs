@@ -218,9 +218,9 @@ impl<'t> Iterator for Pieces<'t> {
         };
         let (before, reference) = rest.split_at_checked(begin)?;
         if let Some(before) = before.strip_suffix('$') {
-            // `$${env:` is text: without its first dollar, and with what follows it.
+            // `$${env:` is text, in templates too: it keeps both dollars, which the template takes for one.
             return Some(if before.is_empty() {
-                self.text_to(from + 1, from + 1 + opening)
+                self.text_to(from, from + 1 + opening)
             } else {
                 self.text_to(from, from + before.len())
             });
@@ -325,9 +325,9 @@ mod tests {
         for (text, value) in [
             ("${path.id}", "${path.id}"),
             ("$${path.id}", "$${path.id}"),
-            ("a $${env:HOST} b", "a ${env:HOST} b"),
-            ("$$${env:HOST}", "$${env:HOST}"),
-            ("$${env:HOST}${path.x}", "${env:HOST}${path.x}"),
+            ("a $${env:HOST} b", "a $${env:HOST} b"),
+            ("$$${env:HOST}", "$$${env:HOST}"),
+            ("$${env:HOST}${path.x}", "$${env:HOST}${path.x}"),
             ("$", "$"),
         ] {
             let scalar = scalar(text);

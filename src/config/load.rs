@@ -56,9 +56,11 @@ fn read(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Node>
             return None;
         }
     };
+    // Some editors begin every file with a byte order mark; it means nothing.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let file = u16::try_from(sources.0.len()).ok().filter(|file| *file < u16::MAX)?;
-    sources.0.push(Source { name: path.display().to_string(), text: text.as_str().into() });
-    parse(file, &text, issues)
+    sources.0.push(Source { name: path.display().to_string(), text: text.into() });
+    parse(file, text, issues)
 }
 
 /// The version is looked at first: another version's file would give findings that mislead.

@@ -156,37 +156,53 @@ impl Path {
 
 impl Query {
     fn apply(&self, query: &str, request: &RequestHeader, x: &Exchange) -> String {
-        let is_set = |name: &str| self.set.iter().any(|(set, _)| set == name);
-        let kept = query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
-            let (name, value) = pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)));
-            let allowed = self.allow.as_ref().is_none_or(|allow| allow.iter().any(|allowed| allowed == name));
-            if !allowed || self.remove.iter().any(|removed| removed == name) {
-                return None;
-            }
-            let name = self.rename.iter().find(|(from, _)| from == name).map_or(name, |(_, to)| to.as_str());
-            (!is_set(name)).then_some((name, value))
-        });
         let mut out = String::with_capacity(query.len() + 32);
-        for (name, value) in kept {
-            push_pair(&mut out, name);
-            value.into_iter().for_each(|value| out.extend(["=", value]));
+        let mut first = true;
+        let mut unset: Vec<&(String, Template)> = self.set.iter().collect();
+        for pair in query.split('&').filter(|_| !query.is_empty()) {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            let Some(new_name) = self.keep(name) else { continue };
+            if let Some((set, template)) = self.set.iter().find(|(set, _)| set == new_name) {
+                // The first takes the new value where it stands; the others go.
+                if let Some(number) = unset.iter().position(|(name, _)| name == set) {
+                    unset.remove(number);
+                    push_filled(&mut out, &mut first, set, template, request, x);
+                }
+                continue;
+            }
+            push_separator(&mut out, &mut first);
+            out.push_str(new_name);
+            out.push_str(pair.get(name.len()..).unwrap_or_default());
         }
-        for (name, template) in self.set.iter().chain(&self.add) {
-            let mut value = String::new();
-            x.render(template, request, &mut value);
-            push_pair(&mut out, name);
-            out.push('=');
-            push_encoded(&mut out, &value);
+        for (name, template) in unset.into_iter().chain(&self.add) {
+            push_filled(&mut out, &mut first, name, template, request, x);
         }
         out
     }
+
+    /// The name under which a parameter goes on, if it does.
+    fn keep<'n>(&'n self, name: &'n str) -> Option<&'n str> {
+        let is = |other: &String| other == name;
+        if self.allow.as_ref().is_some_and(|allow| !allow.iter().any(is)) || self.remove.iter().any(is) {
+            return None;
+        }
+        Some(self.rename.iter().find(|(from, _)| is(from)).map_or(name, |(_, to)| to.as_str()))
+    }
 }
 
-fn push_pair(out: &mut String, name: &str) {
-    if !out.is_empty() {
+fn push_separator(out: &mut String, first: &mut bool) {
+    if !std::mem::take(first) {
         out.push('&');
     }
+}
+
+fn push_filled(out: &mut String, first: &mut bool, name: &str, template: &Template, request: &RequestHeader, x: &Exchange) {
+    let mut value = String::new();
+    x.render(template, request, &mut value);
+    push_separator(out, first);
     push_encoded(out, name);
+    out.push('=');
+    push_encoded(out, &value);
 }
 
 /// Percent-encodes what cannot stand in a query (RFC 3986 section 3.4); escapes that are there stay.

@@ -24,6 +24,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// What a listener knows of a connection from the moment it is accepted.
@@ -69,6 +70,7 @@ pub struct Connection {
     gathered: Gathered,
     peeked: Peeked,
     peek_timeout: Duration,
+    stopping: Option<watch::Receiver<bool>>,
     proxy_digest: Arc<ProxyDigest>,
     socket_digest: Arc<SocketDigest>,
     // Last, so that whoever waits for the guard finds the socket closed.
@@ -109,8 +111,16 @@ impl Connection {
             gathered: Gathered::default(),
             peeked: Peeked::default(),
             peek_timeout,
+            stopping: None,
             _guard: guard,
         }
+    }
+
+    /// Makes [`Peek::try_peek`] give up when this turns true: a client that has sent nothing must not hold up a stop.
+    #[must_use]
+    pub fn until(mut self, stopping: watch::Receiver<bool>) -> Connection {
+        self.stopping = Some(stopping);
+        self
     }
 
     /// Sends what was gathered together with `slices`; returns how much of `slices` went out.
@@ -256,14 +266,25 @@ impl Peek for Connection {
     /// returns once a byte differs from the HTTP/2 preface, since a whole HTTP/1.0 request can be shorter than that.
     /// The rest of `buf` is zero.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        let limit = self.peek_timeout;
-        timeout(limit, self.peek_preface(buf.len()))
-            .await
-            .map_err(|_| io::Error::from(ErrorKind::TimedOut))??;
+        let (limit, stopping) = (self.peek_timeout, self.stopping.take());
+        tokio::select! {
+            peeked = timeout(limit, self.peek_preface(buf.len())) => peeked.map_err(|_| ErrorKind::TimedOut)??,
+            () = stopped(stopping) => return Err(ErrorKind::ConnectionAborted.into()),
+        }
         buf.fill(0);
         buf.iter_mut().zip(self.peeked.unread()).for_each(|(to, from)| *to = *from);
         Ok(true)
     }
+}
+
+async fn stopped(stopping: Option<watch::Receiver<bool>>) {
+    if let Some(mut stopping) = stopping
+        && stopping.wait_for(|stopping| *stopping).await.is_ok()
+    {
+        return;
+    }
+    // Nobody is left to stop us.
+    std::future::pending().await
 }
 
 impl UniqueID for Connection {

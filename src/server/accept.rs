@@ -96,8 +96,9 @@ impl Door {
         let trusted = listener.trusted.contains(peer.ip());
         let facts = Facts { listener: self.number, peer: Some(peer), local, secure: false, trusted };
         let guard = doors.connections.open(self.gauge.clone());
-        let connection = Connection::new(stream, facts, listener.limits.keepalive, Some(Box::new(guard)));
         let (app, stopping) = (self.app.clone(), doors.stopping.clone());
+        let connection = Connection::new(stream, facts, listener.limits.keepalive, Some(Box::new(guard)));
+        let connection = connection.until(stopping.clone());
         tokio::spawn(async move {
             app.process_new(Box::new(connection), &stopping).await;
         });

@@ -13,12 +13,15 @@ pub(super) fn choose<'m>(
     members: &'m Members,
     key: Option<&[u8]>,
     admits: &impl Fn(&Target) -> bool,
+    again: bool,
 ) -> Option<&'m Member> {
     match (balance, key) {
         (Balance::Hash, Some(key)) => members
             .around(key)
             .find(|member| admits(&member.target))
             .or_else(|| members.ready_from(0).find(|member| admits(&member.target))),
+        // A second attempt takes nobody's turn: else every request would begin at the target that fails.
+        (Balance::RoundRobin, _) | (Balance::Hash, None) if again => beside(members, admits),
         (Balance::RoundRobin, _) | (Balance::Hash, None) => round_robin(members, admits),
         (Balance::LeastConn, _) => least_conn(members, admits),
         (Balance::P2cEwma, _) => p2c_ewma(members, admits),
@@ -30,7 +33,11 @@ fn round_robin<'m>(members: &'m Members, admits: &impl Fn(&Target) -> bool) -> O
     if admits(&first.target) {
         return Some(first);
     }
-    // Rare (a retry, or a full target): whoever stands next to a random one, so that nobody inherits all of its share.
+    beside(members, admits)
+}
+
+/// Whoever stands next to a random one, so that nobody inherits all of another's share. Rare: a retry, or a full target.
+fn beside<'m>(members: &'m Members, admits: &impl Fn(&Target) -> bool) -> Option<&'m Member> {
     members.ready_from(random() as usize).find(|member| admits(&member.target))
 }
 

@@ -173,9 +173,9 @@ impl Upstream {
         for _ in 0..RACES {
             let room = |target: &Target| target.has_room(pool.per_target);
             let fresh = |target: &Target| room(target) && !tried.contains(&target.id());
-            let chosen = balance::choose(self.spec.balance, &members, key, &fresh);
+            let chosen = balance::choose(self.spec.balance, &members, key, &fresh, !tried.is_empty());
             let chosen = match chosen {
-                None if !tried.is_empty() => balance::choose(self.spec.balance, &members, key, &room),
+                None if !tried.is_empty() => balance::choose(self.spec.balance, &members, key, &room, true),
                 chosen => chosen,
             };
             match Lease::take(&chosen.ok_or(PickError::Saturated)?.target, pool.per_target, pass) {

@@ -27,7 +27,7 @@ fn ask_with(addr: std::net::SocketAddr, target: &str, token: &str) -> Response {
 
 #[test]
 fn health_and_readiness() {
-    let gateway = front().with("app", "127.0.0.1:9").start();
+    let gateway = front().with("app", "127.0.0.1:7").start();
     assert_eq!(gateway.ask_admin("/healthz").status, 200);
     assert_eq!(
         gateway.ask_admin("/readyz").status,
@@ -40,7 +40,7 @@ fn health_and_readiness() {
 
 #[test]
 fn the_admin_interface_is_not_on_the_listeners() {
-    let gateway = front().with("app", "127.0.0.1:9").start();
+    let gateway = front().with("app", "127.0.0.1:7").start();
     for target in ["/healthz", "/metrics", "/config", "/upstreams"] {
         assert_eq!(gateway.get(target).status, 404, "{target}");
     }
@@ -78,7 +78,7 @@ fn the_number_of_series_is_bounded() {
     let upstream = Upstream::echo();
     let routes: String = (0..200).map(|n| format!("\n      r{n}: {{ match: /r{n}, to: app }}")).collect();
     let yaml = format!("telemetry: {{ metrics: {{ max_series: 50 }} }}\n{}{routes}\n", FRONT.trim_end());
-    let gateway = Plan::new(&yaml).with("app", upstream.addr()).with("dead", upstream.addr()).start();
+    let gateway = Plan::new(&yaml).with("app", upstream.addr()).with("dead", "127.0.0.1:9").start();
     let mut client = gateway.client();
     for number in 0..200 {
         assert_eq!(client.get(&format!("/r{number}")).status, 200);
@@ -93,7 +93,7 @@ fn the_number_of_series_is_bounded() {
 
 #[test]
 fn an_unusual_method_is_no_label() {
-    let gateway = front().with("app", "127.0.0.1:9").start();
+    let gateway = front().with("app", "127.0.0.1:7").start();
     let mut client = gateway.client();
     for number in 0..20 {
         client.request(&format!("X{number}"), "/ping").send();
@@ -145,7 +145,7 @@ fn the_effective_configuration_is_shown_without_secrets() {
 #[test]
 fn a_token_is_needed_where_one_is_set() {
     let yaml = format!("admin: {{ bind: \"127.0.0.1:0\", tokens: {{ ops: geheim-123 }} }}\n{FRONT}");
-    let gateway = Plan::new(&yaml).with("app", "127.0.0.1:9").with("dead", "127.0.0.1:9").start();
+    let gateway = Plan::new(&yaml).with("app", "127.0.0.1:7").with("dead", "127.0.0.1:9").start();
     for target in ["/config", "/upstreams", "/metrics"] {
         let without = gateway.ask_admin(target);
         assert_eq!((without.status, without.header("www-authenticate").is_some()), (401, true), "{target}");
@@ -159,7 +159,7 @@ fn a_token_is_needed_where_one_is_set() {
 #[test]
 fn the_unix_socket_serves_and_goes_away() {
     let yaml = format!("admin: {{ bind: \"unix:{{{{dir}}}}/admin.sock\" }}\n{FRONT}");
-    let gateway = Plan::new(&yaml).with("app", "127.0.0.1:9").with("dead", "127.0.0.1:9").start();
+    let gateway = Plan::new(&yaml).with("app", "127.0.0.1:7").with("dead", "127.0.0.1:9").start();
     let socket = gateway.plan().dir().join("admin.sock");
     assert_eq!(Client::connect_unix(&socket).get("/healthz").status, 200);
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
@@ -172,7 +172,7 @@ fn the_unix_socket_serves_and_goes_away() {
 #[test]
 fn a_socket_left_behind_by_a_crash_is_replaced() {
     let yaml = format!("admin: {{ bind: \"unix:{{{{dir}}}}/admin.sock\" }}\n{FRONT}");
-    let plan = Plan::new(&yaml).with("app", "127.0.0.1:9").with("dead", "127.0.0.1:9");
+    let plan = Plan::new(&yaml).with("app", "127.0.0.1:7").with("dead", "127.0.0.1:9");
     let socket = plan.dir().join("admin.sock");
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let _gateway = plan.start();
@@ -183,7 +183,7 @@ fn a_socket_left_behind_by_a_crash_is_replaced() {
 fn a_public_address_without_a_token_is_refused() {
     let yaml = format!("admin: {{ bind: \"0.0.0.0:0\" }}\n{FRONT}");
     let ran = Plan::new(&yaml)
-        .with("app", "127.0.0.1:9")
+        .with("app", "127.0.0.1:7")
         .with("dead", "127.0.0.1:9")
         .try_start()
         .err()
@@ -194,7 +194,7 @@ fn a_public_address_without_a_token_is_refused() {
 
 #[test]
 fn status_tells_of_a_running_gateway_and_of_none() {
-    let gateway = front().with("app", "127.0.0.1:9").start();
+    let gateway = front().with("app", "127.0.0.1:7").start();
     let admin = format!("http://{}", gateway.admin());
     let json = gateway.plan().run(&["status", "--admin", &admin, "-o", "json"]);
     assert_eq!(json.code, 0, "{json:#?}");

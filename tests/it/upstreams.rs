@@ -186,13 +186,13 @@ fn a_hash_by_path_parameter_and_by_cookie() {
 
 #[test]
 fn a_full_upstream_answers_503() {
-    let gate = Gate::default();
-    let held = gate.clone();
-    let upstream = Upstream::start(move |_| {
-        held.wait();
-        Answer::ok("x")
-    });
     for limit in ["max: 1", "per_target: 1"] {
+        let gate = Gate::default();
+        let held = gate.clone();
+        let upstream = Upstream::start(move |_| {
+            held.wait();
+            Answer::ok("x")
+        });
         let said = format!("targets: [\"{}\"], health: none, pool: {{ {limit} }}", upstream.addr());
         let gateway = Gateway::start(&config(&said));
         let before = upstream.requests().len();

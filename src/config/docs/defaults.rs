@@ -33,11 +33,27 @@ mod tests {
     fn defaults_are_found() {
         for (description, meaning, default) in [
             ("How long. Default `30s`.", "How long.", Some("`30s`")),
-            ("Most series; beyond is counted in one. Default 20000.", "Most series; beyond is counted in one.", Some("20000")),
+            (
+                "Most series; beyond is counted in one. Default 20000.",
+                "Most series; beyond is counted in one.",
+                Some("20000"),
+            ),
             ("Hosts: exact. Default: every host.", "Hosts: exact.", Some("every host")),
-            ("A path. Default `unix:/run/a.sock`. An address needs a token.", "A path. An address needs a token.", Some("`unix:/run/a.sock`")),
-            ("A number, or `auto` for one per core (default).", "A number, or `auto` for one per core (default).", Some("`auto`")),
-            ("The `client`'s (default), or a name.", "The `client`'s (default), or a name.", Some("`client`")),
+            (
+                "A path. Default `unix:/run/a.sock`. An address needs a token.",
+                "A path. An address needs a token.",
+                Some("`unix:/run/a.sock`"),
+            ),
+            (
+                "A number, or `auto` for one per core (default).",
+                "A number, or `auto` for one per core (default).",
+                Some("`auto`"),
+            ),
+            (
+                "The `client`'s (default), or a name.",
+                "The `client`'s (default), or a name.",
+                Some("`client`"),
+            ),
             ("301, 307 or 308 (default).", "301, 307 or 308 (default).", Some("308")),
             ("Fields to remove.", "Fields to remove.", None),
         ] {

@@ -1,0 +1,125 @@
+//! The attempts of one request: which upstream, which target, how often, and what is counted of them.
+
+use crate::actions::Arm;
+use crate::exchange::Exchange;
+use crate::observe::metrics::Attempt;
+use crate::outcome;
+use crate::reply::Kind;
+use crate::route::Route;
+use crate::upstream::{Lease, TargetId};
+use pingora::http::RequestHeader;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource};
+use smallvec::SmallVec;
+use std::time::Instant;
+
+/// How often a request is tried at most: the first attempt, and one more where nothing can have happened yet.
+const MAX: u32 = 2;
+
+/// What a request has tried, and what it holds. Dropping it gives everything back.
+#[derive(Default)]
+pub struct Attempts {
+    arm: Option<usize>,
+    key: Option<[u8; 8]>,
+    lease: Option<Lease>,
+    tried: SmallVec<[TargetId; MAX as usize]>,
+}
+
+impl Attempts {
+    /// Decides to which upstream the request goes and takes a target of it.
+    ///
+    /// # Errors
+    /// There is no target to take.
+    pub fn begin(&mut self, route: &Route, head: &RequestHeader, x: &Exchange) -> Result<(), Kind> {
+        let Some(proxy) = route.action.proxy() else { return Ok(()) };
+        let (number, arm) = proxy.choose(head, x).ok_or(Kind::NO_TARGET)?;
+        self.arm = Some(number);
+        self.key = arm.key.as_ref().and_then(|key| key.hash(head, x)).map(u64::to_le_bytes);
+        self.pick(arm)
+    }
+
+    fn pick(&mut self, arm: &Arm) -> Result<(), Kind> {
+        let lease = arm.upstream.pick(self.key.as_ref().map(<[u8; 8]>::as_slice), &self.tried).map_err(outcome::unpicked)?;
+        self.tried.push(lease.target().id());
+        self.lease = Some(lease);
+        Ok(())
+    }
+
+    /// The upstream that was decided on.
+    pub fn arm<'r>(&self, route: &'r Route) -> Option<&'r Arm> {
+        route.action.proxy()?.arms().get(self.arm?)
+    }
+
+    /// The target that is held.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// Where the next attempt goes: to the target that is held, or after a failure to another one.
+    ///
+    /// # Errors
+    /// There is no target to take.
+    pub fn next(&mut self, route: &Route, x: &mut Exchange) -> Result<Box<HttpPeer>, Kind> {
+        let arm = self.arm(route).ok_or(Kind::INTERNAL)?;
+        if self.lease.is_none() {
+            self.pick(arm)?;
+        }
+        let lease = self.lease.as_ref().ok_or(Kind::INTERNAL)?;
+        x.tries.begin(arm.name.clone(), lease.target().label().clone());
+        let mut peer = Box::new(lease.peer());
+        peer.options.total_connection_timeout = Some(route.timeouts.connect);
+        peer.options.read_timeout = Some(route.timeouts.response);
+        peer.options.write_timeout = Some(route.timeouts.idle);
+        Ok(peer)
+    }
+
+    /// The head of the answer is there.
+    pub fn answered(&self, x: &mut Exchange) {
+        if let (Some(began), None) = (x.tries.began, x.tries.first_byte) {
+            let first_byte = began.elapsed();
+            x.tries.first_byte = Some(first_byte);
+            if let Some(lease) = &self.lease {
+                lease.observe(first_byte);
+            }
+        }
+    }
+
+    /// Whether another attempt may be made.
+    pub fn may_go_on(&self, x: &Exchange) -> bool {
+        x.tries.count < MAX
+    }
+
+    /// Whether the upstream has a target that was not tried.
+    pub fn has_another_target(&self, route: &Route) -> bool {
+        self.arm(route).is_some_and(|arm| arm.upstream.targets().iter().any(|target| !self.tried.contains(&target.id())))
+    }
+
+    /// Counts an attempt that failed, unless it is the client that failed.
+    pub fn failed(&mut self, route: &Route, x: &mut Exchange, error: &Error) {
+        if *error.esource() == ErrorSource::Downstream {
+            return;
+        }
+        if let Some(lease) = self.lease.take() {
+            lease.observe_failure();
+        }
+        if let (Some(arm), Some(began)) = (self.arm(route), x.tries.began) {
+            arm.metrics.attempt(outcome::attempt(error), began.elapsed());
+        }
+        x.tries.fail(Instant::now());
+    }
+
+    /// Counts the attempt that the request ends with, if one is under way, and gives its target back.
+    pub fn finished(&mut self, route: &Route, x: &Exchange) {
+        if self.lease.take().is_none() {
+            return;
+        }
+        if let (Some(arm), Some(began)) = (self.arm(route), x.tries.began) {
+            let result = match x.status {
+                499 => Attempt::Cancelled,
+                500.. => Attempt::ServerError,
+                _ => Attempt::Ok,
+            };
+            arm.metrics.attempt(result, began.elapsed());
+        }
+    }
+}
