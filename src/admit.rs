@@ -120,7 +120,8 @@ fn normalize_target(head: &mut RequestHeader, listener: &Listener) -> Result<(),
         return Err(Problem::from(Kind::BAD_PATH));
     }
     let normal = normalize(path, listener.normalize).map_err(|error: PathError| Problem::from(Kind::BAD_PATH).detail(error.to_string()))?;
-    let absolute = head.uri.authority().is_some() && head.version != Version::HTTP_2;
+    // The engine keeps an absolute target as it came; an upstream gets the origin form (RFC 9112 section 3.2.1).
+    let absolute = !head.raw_path().starts_with(b"/");
     if matches!(normal, Cow::Borrowed(same) if same.len() == path.len()) && !absolute {
         return Ok(());
     }

@@ -203,7 +203,6 @@ impl ProxyHttp for Gateway {
             request,
             route: route.map(|route| RouteFacts { api: &route.api, id: &route.id, template: &route.template }),
             bytes_out: session.body_bytes_sent() as u64,
-            protocol: protocol(request.version),
             listener: listener.map_or("", |listener| listener.name.as_str()),
         };
         let metrics = route.map_or(&ctx.snapshot.unrouted, |route| &route.metrics);
@@ -235,6 +234,8 @@ impl Context {
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
         self.exchange.params = params;
         self.body_left = route.body_max.unwrap_or(u64::MAX);
+        session.set_read_timeout(Some(route.timeouts.idle));
+        session.set_write_timeout(Some(route.timeouts.idle));
         let (route, head) = (self.route.insert(route), session.req_header());
         if let Step::Reply(reply) = route.chain.on_request(head, &mut self.exchange) {
             return Ok(Some(reply));
@@ -291,8 +292,10 @@ impl Context {
             session.set_close_on_response_before_downstream_finish(false);
         }
         session.write_response_header(Box::new(head), without_body).await?;
-        if !without_body {
-            session.write_response_body(Some(reply.body), true).await?;
+        let body = Some(reply.body).filter(|_| !without_body);
+        // A stream without a body is ended here too: after an error the engine would not, but reset it.
+        if body.is_some() || session.is_http2() {
+            session.write_response_body(body, true).await?;
         }
         if session.is_http2() {
             drain(session).await;
@@ -339,12 +342,4 @@ async fn drain(session: &mut Session) {
     };
     // Whoever takes longer gets the reset.
     drop(tokio::time::timeout(DRAIN_TIME, read).await);
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_2 => "HTTP/2.0",
-        Version::HTTP_10 => "HTTP/1.0",
-        _ => "HTTP/1.1",
-    }
 }

@@ -201,7 +201,7 @@ fn check_listeners(document: &Config, issues: &mut Issues) {
             if let Some((_, first, other)) = seen.iter().find(|(known, ..)| overlap(*known, address)) {
                 let issue = Issue::new(Code::ADDRESS_TWICE, format!("`{address}` is bound twice"));
                 let (first_note, note) = (format!("listener `{other}`"), format!("listener `{}`", name.value));
-                issues.push(issue.at(first.at).and(first.at, first_note).and(written.bind.at, note));
+                issues.push(issue.at(first.at).label(first_note).and(written.bind.at, note));
             }
             seen.push((address, &written.bind, &name.value));
         }

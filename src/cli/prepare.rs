@@ -4,7 +4,7 @@ use crate::config::{Loaded, load};
 use crate::observe::metrics::Metrics;
 use crate::snapshot::{Shared, Snapshot};
 use crate::upstream::{Client, Resolver};
-use crate::value::{Issues, Sources};
+use crate::value::{Code, Issue, Issues, Sources};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,11 +38,33 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, String> {
             resolver: Arc::new(Resolver::new(&loaded.document.process.resolver)?),
             client: Arc::new(Client::new(None)),
         };
-        prepared.snapshot = Snapshot::build(&loaded, &shared, None, &mut issues);
+        let mut further = Issues::default();
+        let snapshot = Snapshot::build(&loaded, &shared, None, &mut further);
+        if !loaded.whole {
+            further.0.retain(|issue| is_certain(issue, &loaded));
+            // What is defined cannot be listed when some of it could not be read.
+            further.0.iter_mut().for_each(|issue| issue.notes.retain(|note| !note.starts_with("no upstream is") && !note.starts_with("defined:")));
+        }
+        issues.0.extend(further.0);
+        prepared.snapshot = snapshot.filter(|_| issues.errors() == 0);
         prepared.loaded = Some(loaded);
         prepared.shared = Some(shared);
     }
     issues.sort();
     prepared.issues = issues;
     Ok(prepared)
+}
+
+/// Whether a finding in a document that is not whole is a finding all the same, and not caused by what is missing.
+fn is_certain(issue: &Issue, loaded: &Loaded) -> bool {
+    match issue.code {
+        Code::ADDRESS_TWICE | Code::ADMIN_OPEN | Code::BAD_PATH | Code::BAD_TEMPLATE | Code::BAD_TLS | Code::UNREADABLE => true,
+        // The name may be defined by something that could not be read.
+        Code::UNKNOWN_REFERENCE => {
+            let name = issue.message.split('`').nth(1).unwrap_or_default();
+            let defined = |section: &str| loaded.tree.value(section).is_some_and(|section| section.value(name).is_some());
+            !["upstreams", "listeners"].into_iter().any(defined)
+        }
+        _ => false,
+    }
 }

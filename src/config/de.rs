@@ -31,11 +31,17 @@ const MAX_RUNS: usize = 4 * MAX_FINDINGS;
 /// places. A visitor that takes "a word or a map" calls `deserialize_any` and hands its map to
 /// [`serde::de::value::MapAccessDeserializer`].
 pub fn read<T: DeserializeOwned>(node: &Node, issues: &mut Issues) -> Option<T> {
+    read_what_can_be(node, issues).and_then(|(value, whole)| whole.then_some(value))
+}
+
+/// Reads a value and leaves out what is wrong in it, where it can do without; the flag says whether nothing was left out.
+/// Such a value cannot be used, but further findings can be made in it.
+pub fn read_what_can_be<T: DeserializeOwned>(node: &Node, issues: &mut Issues) -> Option<(T, bool)> {
     let mut out = TakenOut(HashSet::new());
     let most = issues.0.len() + MAX_FINDINGS;
     for _ in 0..MAX_RUNS {
         match T::deserialize(Reader { node, out: &out }) {
-            Ok(value) => return out.nothing_in(node).then_some(value),
+            Ok(value) => return Some((value, out.nothing_in(node))),
             Err(failure) => {
                 let (taken, issue) = failure.explain(node, &out);
                 issues.0.extend(issue);

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub struct Loaded {
     /// What was written.
     pub document: Document,
+    /// Whether all of it could be read; what is wrong is missing from `document`.
+    pub whole: bool,
     /// The merged tree, for showing it again.
     pub tree: Node,
     /// The directory relative paths begin at.
@@ -32,8 +34,8 @@ pub fn load(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<L
     check_version(&tree, issues)?;
     include(&mut tree, &base, sources, issues);
     interpolate(&mut tree, &Environment::process(&base), issues);
-    let document = de::read::<Document>(&tree, issues)?;
-    Some(Loaded { document, tree, base, hash: hash(sources) })
+    let (document, whole) = de::read_what_can_be::<Document>(&tree, issues)?;
+    Some(Loaded { document, tree, base, hash: hash(sources), whole })
 }
 
 fn read(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Node> {
@@ -153,7 +155,7 @@ fn merge_by_name(existing: &mut Entry, entry: Entry, issues: &mut Issues) {
 fn twice(first: &Entry, again: &Entry) -> Issue {
     Issue::new(Code::DEFINED_TWICE, format!("`{}` is defined in two files", again.key.value))
         .at(first.key.at)
-        .and(first.key.at, "first")
+        .label("first")
         .and(again.key.at, "again")
 }
 

@@ -21,9 +21,11 @@ pub struct IpRules {
 pub struct Timeouts {
     /// To connect, TLS handshake included. Default `1s`.
     pub connect: Option<Span>,
-    /// From the whole request sent to the first byte of the answer. Default `30s`.
+    /// How long the upstream may be silent: until its answer begins, and between two pieces of it. Raise it for streams.
+    /// Default `30s`.
     pub response: Option<Span>,
-    /// Between two pieces of a body, either way. Default `60s`.
+    /// How long the client may be silent between two pieces of its request, and how long either side may take nothing of
+    /// what is sent to it. Default `60s`.
     pub idle: Option<Span>,
 }
 

@@ -66,8 +66,6 @@ pub struct Record<'a> {
     pub route: Option<RouteFacts<'a>>,
     /// Bytes of response body sent.
     pub bytes_out: u64,
-    /// Protocol of the client: `HTTP/1.1`, `HTTP/2.0`.
-    pub protocol: &'static str,
     /// Name of the listener.
     pub listener: &'a str,
 }
@@ -101,7 +99,7 @@ fn write_line(line: &mut Vec<u8>, record: &Record<'_>, rules: &LogRules, total: 
     fields.text("request_id", x.id());
     fields.display("client_ip", x.client_ip);
     fields.text("listener", record.listener);
-    fields.text("protocol", record.protocol);
+    fields.text("protocol", protocol(request.version));
     fields.text("scheme", x.scheme());
     fields.text("method", request.method.as_str());
     fields.text("host", authority(request).unwrap_or_default());
@@ -133,6 +131,14 @@ fn write_line(line: &mut Vec<u8>, record: &Record<'_>, rules: &LogRules, total: 
         fields.text(name, &text);
     }
     line.push(b'}');
+}
+
+fn protocol(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_2 => "HTTP/2.0",
+        http::Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
 }
 
 struct Fields<'a>(&'a mut Vec<u8>);

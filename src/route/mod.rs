@@ -61,9 +61,9 @@ pub struct Route {
 pub struct Timeouts {
     /// To connect, TLS included.
     pub connect: Duration,
-    /// To the first byte of the answer.
+    /// Silence of the upstream: before its answer and within it.
     pub response: Duration,
-    /// Between two pieces of a body.
+    /// Silence of the client within its request; and how long either side may take nothing.
     pub idle: Duration,
 }
 

@@ -209,7 +209,7 @@ impl<'a> Compiler<'a> {
                 Conflict::Unreachable { .. } => Issue::new(Code::UNREACHABLE, format!("route `{a}` is never reached: `{b}` comes first"))
                     .help(format!("lower the `priority` of `{b}`, or remove `{a}`")),
             };
-            self.issues.push(issue.at(a_match.at).and(a_match.at, a_match.value.clone()).and(b_match.at, b_match.value.clone()));
+            self.issues.push(issue.at(a_match.at).label(a_match.value.clone()).and(b_match.at, b_match.value.clone()));
         }
     }
 }

@@ -59,7 +59,7 @@ fn check_targets(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) 
     for target in &targets.value {
         if let Some(first) = seen.iter().find(|other| other.value.addr == target.value.addr) {
             let issue = Issue::new(Code::CONFLICT, format!("target `{}` stands twice in upstream `{}`", target.addr, name.value));
-            issues.push(issue.at(first.at).and(first.at, "first").and(target.at, "again").help("write it once with a higher `weight`"));
+            issues.push(issue.at(first.at).label("first").and(target.at, "again").help("write it once with a higher `weight`"));
         }
         seen.push(target);
     }

@@ -255,6 +255,19 @@ impl<'a> Keys<'a> {
     }
 }
 
+#[cfg(test)]
+impl Keys<'_> {
+    /// The default of a key by its path, with `*` for a name.
+    pub(in crate::config) fn default_of(&self, path: &str) -> Option<String> {
+        let (parent, key) = path.rsplit_once('.')?;
+        let parent = parent.trim_end_matches(".*").replace('*', "NAME");
+        let section = self.sections.iter().find(|section| section.path == parent)?;
+        let forms = forms(self.definition(section.definition?));
+        let value = forms.into_iter().flat_map(properties).find(|(name, _)| *name == key)?.1;
+        defaults::split(text(value, "description")).1
+    }
+}
+
 /// What a key is for and what its structure says of itself, without saying the same twice.
 fn paragraphs(purpose: &str, own: &str) -> Vec<String> {
     /// A purpose this short is only the name of the structure in other words.

@@ -8,8 +8,10 @@ use crate::value::issue::{CODES, Level};
 use http::Method;
 use std::time::Duration;
 
-/// Headings and what makes the text below them.
-const SECTIONS: &[(&str, fn() -> String)] = &[
+/// A heading and what makes the text below it.
+type Section = (&'static str, fn() -> String);
+
+const SECTIONS: &[Section] = &[
     ("Which route wins", precedence),
     ("Order of steps", steps),
     ("Template sources", templates),
