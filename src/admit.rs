@@ -10,7 +10,7 @@ use crate::value::{Params, PathError, host_key, normalize};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Version};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 const MAX_ID: usize = 128;
 
 /// Notes who sent the request: connection, client behind trusted proxies, request id.
-pub fn identify(x: &mut Exchange, head: &RequestHeader, facts: &Facts, listener: &Listener, telemetry: &Telemetry) {
+pub fn identify(x: &mut Exchange, head: &RequestHead, facts: &Facts, listener: &Listener, telemetry: &Telemetry) {
     let peer = facts.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical());
     x.listener = facts.listener;
     x.peer_ip = peer;
@@ -30,7 +30,7 @@ pub fn identify(x: &mut Exchange, head: &RequestHeader, facts: &Facts, listener:
     x.request_id = request_id(head, facts.trusted, telemetry);
 }
 
-fn request_id(head: &RequestHeader, trusted: bool, telemetry: &Telemetry) -> HeaderValue {
+fn request_id(head: &RequestHead, trusted: bool, telemetry: &Telemetry) -> HeaderValue {
     let believed = match telemetry.trust_ids {
         TrustIds::Proxies => trusted,
         TrustIds::Anyone => true,
@@ -60,11 +60,11 @@ fn new_id() -> HeaderValue {
 ///
 /// # Errors
 /// The problem that the client is told.
-pub fn find(head: &mut RequestHeader, listener: &Listener, number: u16, table: &Table) -> Result<(u32, Params), Problem> {
+pub fn find(head: &mut RequestHead, listener: &Listener, number: u16, table: &Table) -> Result<(u32, Params), Problem> {
     check_size(head, listener)?;
     check_length(head)?;
-    let host = host(head)?.map(Cow::into_owned);
     normalize_target(head, listener)?;
+    let host = host(head)?;
     let lookup = Lookup {
         host: host.as_deref(),
         path: head.uri.path(),
@@ -83,9 +83,9 @@ pub fn find(head: &mut RequestHeader, listener: &Listener, number: u16, table: &
     }
 }
 
-fn check_size(head: &RequestHeader, listener: &Listener) -> Result<(), Problem> {
+fn check_size(head: &RequestHead, listener: &Listener) -> Result<(), Problem> {
     let limits = &listener.limits;
-    if head.raw_path().len() as u64 > limits.uri {
+    if head.uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64 > limits.uri {
         return Err(Kind::URI_TOO_LONG.into());
     }
     let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
@@ -96,7 +96,7 @@ fn check_size(head: &RequestHeader, listener: &Listener) -> Result<(), Problem> 
 }
 
 /// A length is one number (RFC 9110 section 8.6). The engine lets lists of equal numbers pass, which others read differently.
-fn check_length(head: &RequestHeader) -> Result<(), Problem> {
+fn check_length(head: &RequestHead) -> Result<(), Problem> {
     let digits = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
     match head.headers.get(CONTENT_LENGTH) {
         Some(length) if !digits(length) => Err(Problem::from(Kind::BAD_REQUEST).detail("Content-Length is not a number.")),
@@ -105,7 +105,7 @@ fn check_length(head: &RequestHeader) -> Result<(), Problem> {
 }
 
 /// The host the request is for, as routes are looked up by. HTTP/1.1 requires one (RFC 9112 section 3.2).
-fn host(head: &RequestHeader) -> Result<Option<Cow<'_, str>>, Problem> {
+fn host(head: &RequestHead) -> Result<Option<Cow<'_, str>>, Problem> {
     match authority(head) {
         Some(authority) => host_key(authority).map(Some).ok_or(Kind::BAD_HOST.into()),
         None if head.version == Version::HTTP_10 && !head.headers.contains_key(http::header::HOST) => Ok(None),
@@ -113,16 +113,10 @@ fn host(head: &RequestHeader) -> Result<Option<Cow<'_, str>>, Problem> {
     }
 }
 
-fn normalize_target(head: &mut RequestHeader, listener: &Listener) -> Result<(), Problem> {
+fn normalize_target(head: &mut RequestHead, listener: &Listener) -> Result<(), Problem> {
     let path = head.uri.path();
-    // `OPTIONS *` is about the server as a whole; there is nothing to normalise, and no route is about it.
-    if path == "*" || !head.raw_path_is_utf8() {
-        return Err(Problem::from(Kind::BAD_PATH));
-    }
     let normal = normalize(path, listener.normalize).map_err(|error: PathError| Problem::from(Kind::BAD_PATH).detail(error.to_string()))?;
-    // The engine keeps an absolute target as it came; an upstream gets the origin form (RFC 9112 section 3.2.1).
-    let absolute = !head.raw_path().starts_with(b"/");
-    if matches!(normal, Cow::Borrowed(same) if same.len() == path.len()) && !absolute {
+    if matches!(normal, Cow::Borrowed(same) if same.len() == path.len()) {
         return Ok(());
     }
     let target = match head.uri.query() {
@@ -133,7 +127,7 @@ fn normalize_target(head: &mut RequestHeader, listener: &Listener) -> Result<(),
 }
 
 /// Bytes of body that the head declares: `None` when it is chunked, or cannot be known.
-pub fn declared_body(head: &RequestHeader) -> Option<u64> {
+pub fn declared_body(head: &RequestHead) -> Option<u64> {
     if head.headers.contains_key(http::header::TRANSFER_ENCODING) {
         return None;
     }

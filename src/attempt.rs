@@ -7,7 +7,7 @@ use crate::outcome;
 use crate::reply::Kind;
 use crate::route::Route;
 use crate::upstream::{Lease, TargetId};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource};
 use smallvec::SmallVec;
@@ -30,7 +30,7 @@ impl Attempts {
     ///
     /// # Errors
     /// There is no target to take.
-    pub fn begin(&mut self, route: &Route, head: &RequestHeader, x: &Exchange) -> Result<(), Kind> {
+    pub fn begin(&mut self, route: &Route, head: &RequestHead, x: &Exchange) -> Result<(), Kind> {
         let Some(proxy) = route.action.proxy() else { return Ok(()) };
         let (number, arm) = proxy.choose(head, x).ok_or(Kind::NO_TARGET)?;
         self.arm = Some(number);

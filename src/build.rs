@@ -163,7 +163,7 @@ pub enum Value {
 
 impl Value {
     /// The value for this request; `None` when it cannot be a field value.
-    pub fn for_request(&self, request: &pingora::http::RequestHeader, x: &crate::exchange::Exchange) -> Option<HeaderValue> {
+    pub fn for_request(&self, request: &crate::exchange::RequestHead, x: &crate::exchange::Exchange) -> Option<HeaderValue> {
         match self {
             Value::Constant(value) => Some(value.clone()),
             Value::Template(template) => x.render_value(template, request),

@@ -3,11 +3,16 @@
 use crate::value::{Params, Part, Template};
 use http::header::{COOKIE, HOST};
 use http::{HeaderMap, HeaderValue};
-use pingora::http::RequestHeader;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The head of a request. Header names are lower case, as HTTP/2 has them.
+pub type RequestHead = http::request::Parts;
+
+/// The head of a response.
+pub type ResponseHead = http::response::Parts;
 
 /// Facts about one request. The request head itself stays with the engine and is passed beside it.
 #[derive(Debug)]
@@ -111,12 +116,12 @@ impl Exchange {
     }
 
     /// Value of a path parameter by its number.
-    pub fn param<'a>(&self, head: &'a RequestHeader, number: usize) -> &'a str {
+    pub fn param<'a>(&self, head: &'a RequestHead, number: usize) -> &'a str {
         self.params.value(head.uri.path(), number).unwrap_or_default()
     }
 
     /// Fills in a template. What the request does not have becomes nothing.
-    pub fn render(&self, template: &Template, head: &RequestHeader, out: &mut String) {
+    pub fn render(&self, template: &Template, head: &RequestHead, out: &mut String) {
         for part in template.parts() {
             match part {
                 Part::Text(text) => out.push_str(text),
@@ -136,7 +141,7 @@ impl Exchange {
     }
 
     /// A filled-in template as a field value; `None` when the result cannot be one (RFC 9110 section 5.5).
-    pub fn render_value(&self, template: &Template, head: &RequestHeader) -> Option<HeaderValue> {
+    pub fn render_value(&self, template: &Template, head: &RequestHead) -> Option<HeaderValue> {
         let mut text = String::with_capacity(64);
         self.render(template, head, &mut text);
         HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
@@ -144,7 +149,7 @@ impl Exchange {
 }
 
 /// Host and port the client asked for: `:authority`, or `Host`.
-pub fn authority(head: &RequestHeader) -> Option<&str> {
+pub fn authority(head: &RequestHead) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
         None => head.headers.get(HOST)?.to_str().ok(),
@@ -184,14 +189,14 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 ///
 /// # Errors
 /// The new target is not a URI.
-pub fn set_target(head: &mut RequestHeader, path_and_query: &str) -> Result<(), http::uri::InvalidUri> {
+pub fn set_target(head: &mut RequestHead, path_and_query: &str) -> Result<(), http::uri::InvalidUri> {
     let uri: http::Uri = path_and_query.parse()?;
-    if let Some(authority) = head.uri.authority().map(|authority| authority.as_str().to_owned()) {
-        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(authority)) {
-            drop(head.insert_header(HOST, value));
-        }
+    if let Some(authority) = head.uri.authority()
+        && let Ok(value) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, value);
     }
-    head.set_uri(uri);
+    head.uri = uri;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::route::{Lookup, Route};
 use crate::snapshot::Snapshot;
 use crate::value::{At, Sources, host_key};
 use http::{HeaderName, HeaderValue, Method, Uri};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -141,7 +141,7 @@ fn listener<'s>(snapshot: &'s Snapshot, name: Option<&str>) -> Result<(u16, &'s 
 }
 
 /// The head as a client would send it: origin-form and `Host`.
-fn head(question: &Question) -> Result<(RequestHeader, bool), String> {
+fn head(question: &Question) -> Result<(RequestHead, bool), String> {
     let url = &question.url;
     let (secure, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
         (Some(rest), _) => (false, Some(rest)),
@@ -160,15 +160,17 @@ fn head(question: &Question) -> Result<(RequestHeader, bool), String> {
     };
     // Spaces and the like are escaped as the engine does it when they come over the wire.
     let target: Uri = target.replace(' ', "%20").parse().map_err(|_| format!("`{target}` is not a path"))?;
-    let size = Some(question.headers.len() + 8);
-    let mut head = RequestHeader::build(question.method.clone(), target.to_string().as_bytes(), size).map_err(|error| error.to_string())?;
-    drop(head.insert_header(http::header::HOST, host));
+    let (mut head, ()) = http::Request::new(()).into_parts();
+    head.method = question.method.clone();
+    head.uri = target;
+    let host = HeaderValue::from_str(host).map_err(|_| format!("`{host}` is not a host"))?;
+    head.headers.insert(http::header::HOST, host);
     for (name, value) in &question.headers {
-        let inserted = match *name == http::header::HOST {
-            true => head.insert_header(name.clone(), value.clone()),
-            false => head.append_header(name.clone(), value.clone()).map(drop),
-        };
-        inserted.map_err(|error| error.to_string())?;
+        if *name == http::header::HOST {
+            head.headers.insert(name, value.clone());
+        } else {
+            head.headers.append(name, value.clone());
+        }
     }
     Ok((head, secure))
 }
@@ -194,7 +196,7 @@ impl Explaining<'_> {
         self.step("client", how, At::NOWHERE);
     }
 
-    fn near(&mut self, head: &RequestHeader, listener: u16) {
+    fn near(&mut self, head: &RequestHead, listener: u16) {
         let host = authority(head).and_then(host_key);
         let lookup = Lookup {
             host: host.as_deref(),
@@ -214,7 +216,7 @@ impl Explaining<'_> {
             .collect();
     }
 
-    fn route(&mut self, route: &Route, head: &RequestHeader, x: &mut Exchange) {
+    fn route(&mut self, route: &Route, head: &RequestHead, x: &mut Exchange) {
         self.told.route = Some(route.id.to_string());
         self.told.at = Some(self.sources.line(route.at));
         self.told.pattern = Some(route.template.to_string());
@@ -236,7 +238,7 @@ impl Explaining<'_> {
         }
     }
 
-    fn send(&mut self, route: &Route, proxy: &Proxy, head: &RequestHeader, x: &Exchange) {
+    fn send(&mut self, route: &Route, proxy: &Proxy, head: &RequestHead, x: &Exchange) {
         let Some((_, arm)) = proxy.choose(head, x) else {
             return self.answered(Kind::NO_TARGET.status, Some(Kind::NO_TARGET.code), None);
         };
@@ -255,10 +257,10 @@ impl Explaining<'_> {
         let target = lease.as_ref().map_or(first.unwrap_or_default(), |lease| lease.target().label().to_string());
         let mut upstream_head = head.clone();
         if let Some(host) = lease.as_ref().and_then(|lease| lease.target().host()) {
-            drop(upstream_head.insert_header(http::header::HOST, host.clone()));
+            upstream_head.headers.insert(http::header::HOST, host.clone());
         }
         let id = &self.snapshot.telemetry.request_id;
-        drop(forward::identify_client(&mut upstream_head, head, x, route.forwarded, id));
+        forward::identify_client(&mut upstream_head, head, x, route.forwarded, id);
         if let Err(problem) = route.chain.on_upstream_request(&mut upstream_head, head, x) {
             return self.answered(problem.kind.status, Some(problem.kind.code), None);
         }

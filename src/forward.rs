@@ -3,9 +3,9 @@
 use crate::exchange::{Exchange, authority};
 use crate::filters::rules::Forwarded;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, HeaderValue};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use crate::exchange::{RequestHead, ResponseHead};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -15,17 +15,10 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
 /// Sets the headers. What a trusted proxy said is kept and added to; what anybody else said is replaced.
-///
-/// # Errors
-/// The engine refuses a header; it never does for those made here.
-pub fn identify_client(
-    head: &mut RequestHeader,
-    request: &RequestHeader,
-    x: &Exchange,
-    forwarded: Forwarded,
-    request_id: &HeaderName,
-) -> pingora::Result<()> {
-    head.insert_header(request_id.clone(), x.request_id.clone())?;
+pub fn identify_client(head: &mut RequestHead, request: &RequestHead, x: &Exchange, forwarded: Forwarded, request_id: &HeaderName) {
+    let headers = &mut head.headers;
+    headers.reserve(4);
+    headers.insert(request_id, x.request_id.clone());
     let (x_forwarded, rfc7239) = match forwarded {
         Forwarded::XForwarded => (true, false),
         Forwarded::Forwarded => (false, true),
@@ -33,42 +26,56 @@ pub fn identify_client(
         Forwarded::None => (false, false),
     };
     if x_forwarded {
-        set_x_forwarded(head, request, x)?;
+        set_x_forwarded(headers, request, x);
     } else {
-        [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST].iter().for_each(|name| drop(head.remove_header(name)));
+        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
+            headers.remove(name);
+        }
     }
     if rfc7239 {
-        let value = forwarded_value(request, x);
-        head.insert_header(FORWARDED, value)?;
-    } else if head.headers.contains_key(FORWARDED) {
-        head.remove_header(&FORWARDED);
+        headers.insert(FORWARDED, forwarded_value(request, x));
+    } else {
+        headers.remove(FORWARDED);
     }
-    Ok(())
 }
 
-fn set_x_forwarded(head: &mut RequestHeader, request: &RequestHeader, x: &Exchange) -> pingora::Result<()> {
+fn set_x_forwarded(headers: &mut HeaderMap, request: &RequestHead, x: &Exchange) {
     let chain = x.trusted.then(|| joined(request, &X_FORWARDED_FOR)).flatten();
     let mut addresses = chain.map_or_else(|| String::with_capacity(16), |chain| chain + ", ");
-    let _ = write!(addresses, "{}", x.peer_ip);
-    head.insert_header(X_FORWARDED_FOR, value(addresses))?;
-    if !(x.trusted && request.headers.contains_key(X_FORWARDED_PROTO)) {
-        head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(x.scheme()))?;
+    push_address(&mut addresses, x.peer_ip);
+    headers.insert(X_FORWARDED_FOR, value(addresses));
+    if !(x.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(x.scheme()));
     }
-    if x.trusted && request.headers.contains_key(X_FORWARDED_HOST) {
-        return Ok(());
+    if x.trusted && headers.contains_key(X_FORWARDED_HOST) {
+        return;
     }
-    match request.headers.get(http::header::HOST).filter(|_| request.uri.authority().is_none()) {
-        Some(host) => head.insert_header(X_FORWARDED_HOST, host.clone())?,
-        None => match authority(request) {
-            Some(host) => head.insert_header(X_FORWARDED_HOST, value(host.to_owned()))?,
-            None => drop(head.remove_header(&X_FORWARDED_HOST)),
-        },
+    let host = match request.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => request.headers.get(HOST).cloned(),
+    };
+    match host {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
+}
+
+/// Writes an address without the machinery of formatting: it is done for every request.
+fn push_address(out: &mut String, address: IpAddr) {
+    let IpAddr::V4(v4) = address else {
+        let _ = write!(out, "{address}");
+        return;
+    };
+    for (number, octet) in v4.octets().into_iter().enumerate() {
+        if number > 0 {
+            out.push('.');
+        }
+        out.push_str(itoa::Buffer::new().format(octet));
     }
-    Ok(())
 }
 
 /// `for`, `proto` and `host` of this hop, behind those of trusted ones (RFC 7239 section 4).
-fn forwarded_value(request: &RequestHeader, x: &Exchange) -> HeaderValue {
+fn forwarded_value(request: &RequestHead, x: &Exchange) -> HeaderValue {
     let chain = x.trusted.then(|| joined(request, &FORWARDED)).flatten();
     let mut text = chain.map_or_else(String::new, |chain| chain + ", ");
     match x.peer_ip {
@@ -83,37 +90,33 @@ fn forwarded_value(request: &RequestHeader, x: &Exchange) -> HeaderValue {
 }
 
 /// Makes one `Cookie` field of several, as HTTP/2 allows clients to split it (RFC 9113 section 8.2.3).
-///
-/// # Errors
-/// The engine refuses the header; it never does for what came in one.
-pub fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
+pub fn join_cookies(head: &mut RequestHead) {
     let mut lines = head.headers.get_all(COOKIE).iter();
     if lines.next().is_none() || lines.next().is_none() {
-        return Ok(());
+        return;
     }
     let crumbs: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    let joined = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..])));
-    match joined {
-        Ok(joined) => head.insert_header(COOKIE, joined),
-        Err(_) => Ok(()),
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..]))) {
+        head.headers.insert(COOKIE, joined);
     }
 }
 
 /// Removes from an answer what is only about the upstream's connection: what `Connection` names, and what is so by itself
 /// (RFC 9110 section 7.6.1). The engine does so for requests only.
-pub fn strip_hop_by_hop(head: &mut ResponseHeader) {
+pub fn strip_hop_by_hop(head: &mut ResponseHead) {
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    if head.headers.contains_key(CONNECTION) {
-        let named = head.headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let headers = &mut head.headers;
+    if headers.contains_key(CONNECTION) {
+        let named = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
         let named: Vec<HeaderName> = named.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
-        named.iter().filter(|name| !FRAMING.contains(name)).for_each(|name| drop(head.remove_header(name)));
+        for name in named.iter().filter(|name| !FRAMING.contains(name)) {
+            headers.remove(name);
+        }
     }
     for name in &HOP_BY_HOP {
-        if head.headers.contains_key(name) {
-            head.remove_header(name);
-        }
+        headers.remove(name);
     }
 }
 
@@ -126,7 +129,7 @@ const HOP_BY_HOP: [HeaderName; 4] =
 const FRAMING: [HeaderName; 2] = [TRANSFER_ENCODING, CONTENT_LENGTH];
 
 /// All lines of a field as one list (RFC 9110 section 5.2).
-fn joined(request: &RequestHeader, name: &HeaderName) -> Option<String> {
+fn joined(request: &RequestHead, name: &HeaderName) -> Option<String> {
     let lines: Vec<&str> = request.headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }

@@ -2,7 +2,7 @@
 
 use crate::admit;
 use crate::attempt::Attempts;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::filters::{Step, too_large};
 use crate::forward;
 use crate::listen::Listener;
@@ -17,14 +17,14 @@ use crate::snapshot::Snapshot;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{HOST, TRANSFER_ENCODING};
-use http::{Method, Version};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ impl ProxyHttp for Gateway {
     /// No modules: what they do is done by steps, and each would cost every request an allocation.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
         let reply = match ctx.admit(session) {
             Ok(None) => return Ok(false),
             Ok(Some(reply)) => reply,
@@ -85,7 +85,7 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
         let Context { route, attempts, exchange, .. } = ctx;
         let next = route.as_ref().ok_or(Kind::INTERNAL).and_then(|route| attempts.next(route, exchange));
         next.map_err(|kind| ctx.refuse(kind))
@@ -99,14 +99,17 @@ impl ProxyHttp for Gateway {
         _fd: std::os::unix::io::RawFd,
         _: Option<&Digest>,
         ctx: &mut Context,
-    ) -> Result<()> {
+    ) -> pingora::Result<()> {
         let tries = &mut ctx.exchange.tries;
         tries.connect = if reused { Some(Duration::ZERO) } else { tries.began.map(|began| began.elapsed()) };
         Ok(())
     }
 
-    async fn upstream_request_filter(&self, session: &mut Session, head: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
-        ctx.prepare(session.req_header(), head)
+    async fn upstream_request_filter(&self, session: &mut Session, head: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
+        let mut parts = take_request(head);
+        let prepared = ctx.prepare(session.req_header(), &mut parts);
+        *head = parts.into();
+        prepared.map_err(|problem| ctx.refuse(problem))
     }
 
     async fn request_body_filter(
@@ -115,7 +118,7 @@ impl ProxyHttp for Gateway {
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Context,
-    ) -> Result<()> {
+    ) -> pingora::Result<()> {
         let length = body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.exchange.bytes_in += length;
         match ctx.body_left.checked_sub(length) {
@@ -129,19 +132,20 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Context) -> pingora::Result<()> {
         // An interim answer goes by as it is (RFC 9110 section 15.2); only 101 is final.
-        if head.status.is_informational() && head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
         ctx.attempts.answered(&mut ctx.exchange);
-        forward::strip_hop_by_hop(head);
-        if session.req_header().version == Version::HTTP_10 && head.headers.contains_key(TRANSFER_ENCODING) {
+        let mut parts = take_response(head);
+        forward::strip_hop_by_hop(&mut parts);
+        if session.req_header().version == Version::HTTP_10 && parts.headers.remove(TRANSFER_ENCODING).is_some() {
             // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
-            head.remove_header(&TRANSFER_ENCODING);
             session.set_keepalive(None);
         }
-        ctx.decorate(session, head);
+        ctx.decorate(session, &mut parts);
+        *head = parts.into();
         Ok(())
     }
 
@@ -229,8 +233,11 @@ impl Context {
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
         set_up(session, listener);
         let head = session.req_header_mut();
-        admit::identify(&mut self.exchange, head, &facts, listener, &self.snapshot.telemetry);
-        let (route, params) = admit::find(head, listener, facts.listener, &self.snapshot.table)?;
+        let mut parts = take_request(head);
+        admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
+        let found = admit::find(&mut parts, listener, facts.listener, &self.snapshot.table);
+        *head = parts.into();
+        let (route, params) = found?;
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
         self.exchange.params = params;
         self.body_left = route.body_max.unwrap_or(u64::MAX);
@@ -245,53 +252,45 @@ impl Context {
     }
 
     /// Makes the head of one attempt from a fresh copy of the request's.
-    fn prepare(&mut self, request: &RequestHeader, head: &mut RequestHeader) -> Result<()> {
+    fn prepare(&self, request: &RequestHead, head: &mut RequestHead) -> Result<(), Problem> {
         let (Some(route), Some(lease)) = (&self.route, self.attempts.lease()) else {
-            return Err(self.refuse(Kind::INTERNAL));
+            return Err(Kind::INTERNAL.into());
         };
         if let Some(host) = lease.target().host() {
-            head.insert_header(HOST, host.clone())?;
+            head.headers.insert(HOST, host.clone());
         }
-        forward::join_cookies(head)?;
-        forward::identify_client(head, request, &self.exchange, route.forwarded, &self.snapshot.telemetry.request_id)?;
-        let changed = route.chain.on_upstream_request(head, request, &self.exchange);
-        changed.map_err(|problem| self.refuse(problem))
+        forward::join_cookies(head);
+        forward::identify_client(head, request, &self.exchange, route.forwarded, &self.snapshot.telemetry.request_id);
+        route.chain.on_upstream_request(head, request, &self.exchange)
     }
 
     /// What every answer gets, whoever made it.
-    fn decorate(&mut self, session: &mut Session, head: &mut ResponseHeader) {
+    fn decorate(&mut self, session: &mut Session, head: &mut ResponseHead) {
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
         self.exchange.status = head.status.as_u16();
-        // Names and values were valid when they came; they are now.
-        drop(head.insert_header(self.snapshot.telemetry.request_id.clone(), self.exchange.request_id.clone()));
+        head.headers.insert(&self.snapshot.telemetry.request_id, self.exchange.request_id.clone());
         let Some(route) = &self.route else { return };
         if let (Some(proxy), Some(arm)) = (route.action.proxy(), self.attempts.arm(route))
             && let Some(name) = &proxy.expose
         {
-            drop(head.insert_header(name.clone(), arm.value.clone()));
+            head.headers.insert(name, arm.value.clone());
         }
         route.chain.on_response(head, session.req_header(), &self.exchange);
     }
 
     /// The one writer of answers that tollgate makes itself.
-    async fn respond(&mut self, session: &mut Session, reply: Reply) -> Result<()> {
-        let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 4))?;
-        for (name, value) in reply.headers {
-            head.append_header(name, value)?;
-        }
+    async fn respond(&mut self, session: &mut Session, reply: Reply) -> pingora::Result<()> {
         let bodiless = matches!(reply.status, 204 | 304);
-        if !bodiless {
-            head.set_content_length(reply.body.len())?;
-        }
+        let mut head = reply_head(&reply, bodiless);
         self.exchange.reason = reply.reason.or(self.exchange.reason);
         self.decorate(session, &mut head);
         let without_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
         if admit::declared_body(session.req_header()).is_some_and(|declared| declared <= DRAIN_BYTES as u64) {
             session.set_close_on_response_before_downstream_finish(false);
         }
-        session.write_response_header(Box::new(head), without_body).await?;
+        session.write_response_header(Box::new(head.into()), without_body).await?;
         let body = Some(reply.body).filter(|_| !without_body);
         // A stream without a body is ended here too: after an error the engine would not, but reset it.
         if body.is_some() || session.is_http2() {
@@ -317,6 +316,31 @@ impl Context {
         error.esource = ErrorSource::Downstream;
         error
     }
+}
+
+/// Takes a head out of the engine's wrapper, which keeps a second map for the case of names: without it every later change,
+/// copy and write of the head costs about half.
+fn take_request(head: &mut RequestHeader) -> RequestHead {
+    let (nothing, ()) = http::Request::new(()).into_parts();
+    std::mem::replace(head, nothing.into()).into()
+}
+
+/// The same for a response.
+fn take_response(head: &mut ResponseHeader) -> ResponseHead {
+    let (nothing, ()) = http::Response::new(()).into_parts();
+    std::mem::replace(head, nothing.into()).into()
+}
+
+fn reply_head(reply: &Reply, bodiless: bool) -> ResponseHead {
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    head.status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in &reply.headers {
+        head.headers.append(name, value.clone());
+    }
+    if !bodiless {
+        head.headers.insert(CONTENT_LENGTH, reply.body.len().into());
+    }
+    head
 }
 
 /// What the engine must be told for each request, because its own defaults are to wait for ever.

@@ -4,7 +4,7 @@ use crate::exchange::Exchange;
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use std::time::Duration;
 
 /// A whole answer.
@@ -131,7 +131,7 @@ impl Problem {
     }
 
     /// The answer in the form this client reads: gRPC status, HTML, or problem details (RFC 9457).
-    pub fn reply(self, request: &RequestHeader, x: &Exchange) -> Reply {
+    pub fn reply(self, request: &RequestHead, x: &Exchange) -> Reply {
         match Form::of(request) {
             Form::Grpc => self.grpc(),
             Form::Html => self.html(x),
@@ -196,7 +196,7 @@ enum Form {
 }
 
 impl Form {
-    fn of(request: &RequestHeader) -> Form {
+    fn of(request: &RequestHead) -> Form {
         let grpc = request.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         if grpc {
             return Form::Grpc;
@@ -252,9 +252,9 @@ mod tests {
     use super::*;
 
     fn form(fields: &[(&'static str, &str)]) -> &'static str {
-        let mut head = RequestHeader::build("GET", b"/", None).unwrap();
+        let (mut head, ()) = http::Request::new(()).into_parts();
         for (name, value) in fields {
-            head.insert_header(*name, *value).unwrap();
+            head.headers.insert(*name, value.parse().unwrap());
         }
         match Form::of(&head) {
             Form::Json => "json",

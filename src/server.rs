@@ -9,7 +9,7 @@ mod privileges;
 mod signals;
 
 use crate::admin;
-use crate::config::Loaded;
+use crate::config::{Loaded, effective};
 use crate::gateway::Gateway;
 use crate::listen::bind::{bind_tcp, bind_unix};
 use crate::observe::access_log::AccessLog;
@@ -119,7 +119,7 @@ impl Process {
     fn serve(self, runtime: &Runtime, listening: Vec<Listening>, admin_socket: Option<admin::Socket>) -> Result<usize, String> {
         let Start { loaded, sources, snapshot, shared } = self.start;
         let supervisor = Arc::new(Supervisor::new(runtime.handle().clone()));
-        let config = {let _=&sources; serde_json::Value::Null};
+        let config = effective::json(&loaded, &sources);
         shared.metrics.config_loaded(&snapshot.hash, env!("CARGO_PKG_VERSION"));
         shared.metrics.limit_series(loaded.document.telemetry.metrics.max_series.unwrap_or(20_000) as usize);
         let current = Arc::new(ArcSwap::from_pointee(snapshot));

@@ -14,7 +14,7 @@ use to::To;
 use crate::exchange::Exchange;
 use crate::reply::Reply;
 use crate::value::{Issues, Spanned};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 
 /// What answers a request.
 pub enum Action {
@@ -38,7 +38,7 @@ impl Action {
     }
 
     /// The answer, when it is made here.
-    pub fn reply(&self, request: &RequestHeader, x: &Exchange) -> Option<Reply> {
+    pub fn reply(&self, request: &RequestHead, x: &Exchange) -> Option<Reply> {
         match self {
             Action::Proxy(_) => None,
             Action::Respond(respond) => Some(respond.reply(request, x)),

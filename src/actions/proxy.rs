@@ -7,7 +7,7 @@ use crate::observe::metrics::UpstreamMetrics;
 use crate::upstream::Upstream;
 use crate::value::{At, Code, Issue, Issues, Key, Name, Percent, Spanned};
 use http::{HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ impl Proxy {
 
     /// The arm for this request and its number: the one it forces, else the one its key belongs to, else one at random by
     /// weight.
-    pub fn choose(&self, request: &RequestHeader, x: &Exchange) -> Option<(usize, &Arm)> {
+    pub fn choose(&self, request: &RequestHead, x: &Exchange) -> Option<(usize, &Arm)> {
         if let [only] = self.arms.as_slice() {
             return Some((0, only));
         }
@@ -93,7 +93,7 @@ impl Proxy {
     }
 
     /// How the arm of a split came to be chosen, for `explain`.
-    pub fn explain(&self, request: &RequestHeader, x: &Exchange, arm: &Arm) -> String {
+    pub fn explain(&self, request: &RequestHead, x: &Exchange, arm: &Arm) -> String {
         if self.arms.len() == 1 {
             return arm.name.to_string();
         }
@@ -142,7 +142,7 @@ impl Hashed {
     }
 
     /// The hash; the same in every process and release. `None` when the request does not have that part.
-    pub fn hash(&self, request: &RequestHeader, x: &Exchange) -> Option<u64> {
+    pub fn hash(&self, request: &RequestHead, x: &Exchange) -> Option<u64> {
         match &self.key {
             Key::ClientIp => Some(match x.client_ip {
                 IpAddr::V4(v4) => stable_hash(&v4.octets()),

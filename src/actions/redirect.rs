@@ -8,7 +8,7 @@ use crate::value::{Issue, Spanned, Template};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::LOCATION;
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 
 /// A redirect.
 pub struct Redirect {
@@ -29,13 +29,13 @@ impl Redirect {
     }
 
     /// The answer.
-    pub fn reply(&self, request: &RequestHeader, x: &Exchange) -> Reply {
+    pub fn reply(&self, request: &RequestHead, x: &Exchange) -> Reply {
         let location = HeaderValue::from_maybe_shared(Bytes::from(self.location(request, x)));
         let headers = location.map(|location| vec![(LOCATION, location)]).unwrap_or_default();
         Reply { status: self.status, headers, body: Bytes::new(), reason: None }
     }
 
-    fn location(&self, request: &RequestHeader, x: &Exchange) -> String {
+    fn location(&self, request: &RequestHead, x: &Exchange) -> String {
         let mut location = String::with_capacity(128);
         match &self.to {
             Some(template) => x.render(template, request, &mut location),

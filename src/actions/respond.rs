@@ -8,7 +8,7 @@ use crate::value::{At, Code, Issue, Issues, Spanned, Template};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 
 /// Largest file that can be an answer.
 const MAX_FILE: u64 = 16 << 20;
@@ -54,7 +54,7 @@ impl Respond {
     }
 
     /// The answer.
-    pub fn reply(&self, request: &RequestHeader, x: &Exchange) -> Reply {
+    pub fn reply(&self, request: &RequestHead, x: &Exchange) -> Reply {
         let mut headers = Vec::with_capacity(self.headers.len() + 1);
         headers.extend(self.content_type.clone().map(|value| (CONTENT_TYPE, value)));
         headers.extend(self.headers.iter().filter_map(|(name, value)| Some((name.clone(), value.for_request(request, x)?))));
@@ -119,7 +119,7 @@ fn collect(value: &serde_json::Value, at: At, bind: Bind<'_>, found: &mut Vec<(S
     }
 }
 
-fn fill(value: &mut serde_json::Value, bound: &Bound, request: &RequestHeader, x: &Exchange) {
+fn fill(value: &mut serde_json::Value, bound: &Bound, request: &RequestHead, x: &Exchange) {
     match value {
         serde_json::Value::String(text) => {
             if let Some((_, template)) = bound.templates.iter().find(|(written, _)| written == text) {

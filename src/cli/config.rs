@@ -3,11 +3,11 @@
 use super::output::{data, fail, findings, json};
 use super::prepare::prepare;
 use super::{ConfigFile, Exit, Global};
+use crate::config::{docs, effective};
 use clap::Subcommand;
 
 /// A configuration that works, for `config init`.
 const FIRST: &str = "\
-# yaml-language-server: $schema=https://json.schemastore.org/any
 # Check this file with `tollgate check`, run it with `tollgate run`, ask it with `tollgate explain GET /hello`.
 version: 1
 
@@ -38,7 +38,7 @@ pub(super) enum Config {
         #[arg(long)]
         effective: bool,
         /// Only this route, as `api.route`
-        #[arg(long, value_name = "ROUTE", requires = "effective")]
+        #[arg(long, value_name = "ROUTE")]
         route: Option<String>,
     },
     /// Print the JSON Schema of the configuration
@@ -53,8 +53,8 @@ impl Config {
     pub(super) fn run(&self, global: &Global) -> Exit {
         match self {
             Config::Show { file, effective, route } => show(file, *effective, route.as_deref(), global),
-            Config::Schema => json(&1),
-            Config::Reference => data(""),
+            Config::Schema => json(&docs::schema()),
+            Config::Reference => data(&docs::reference()),
             Config::Init => data(FIRST),
         }
     }
@@ -69,9 +69,10 @@ fn show(file: &ConfigFile, effective: bool, route: Option<&str>, global: &Global
         findings(&prepared.issues, &prepared.sources, global, "");
         return Exit::Invalid;
     }
-    match &prepared.loaded {
-        Some(loaded) if effective => {let _=(route,loaded); Exit::Ok},
-        Some(loaded) => {let _=loaded; Exit::Ok},
-        None => Exit::Invalid,
+    let Some(loaded) = &prepared.loaded else { return Exit::Invalid };
+    let shown = effective::show(loaded, &prepared.sources, effective, route);
+    match (route, shown.is_empty()) {
+        (Some(route), true) => fail(&format!("there is no route `{route}`; `tollgate routes` lists them")),
+        _ => data(&shown),
     }
 }

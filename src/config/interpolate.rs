@@ -334,7 +334,7 @@ mod tests {
             assert_eq!((scalar.value.as_str(), scalar.secret), (Some(value), false), "{text}");
         }
         let mixed = scalar("${path.id}-${env:PORT}-$${cred:x}");
-        assert_eq!((mixed.value.as_str(), mixed.secret), (Some("${path.id}-8080-${cred:x}"), true));
+        assert_eq!((mixed.value.as_str(), mixed.secret), (Some("${path.id}-8080-$${cred:x}"), true));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The configuration file: read with positions, typed, and described.
 
 pub mod de;
+pub mod docs;
 pub mod document;
+pub mod effective;
 pub mod interpolate;
 pub mod load;
 pub mod report;

@@ -5,7 +5,7 @@ use crate::exchange::Exchange;
 use crate::reply::{Kind, Problem};
 use crate::value::{At, ByteSize, Issues, Spanned};
 use http::header::CONTENT_LENGTH;
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 
 pub(super) const NAME: &str = "body";
 
@@ -40,7 +40,7 @@ impl Filter for Body {
         Hooks::REQUEST
     }
 
-    fn on_request(&self, request: &RequestHeader, x: &mut Exchange) -> Step {
+    fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
         let declared = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
         if declared.is_some_and(|declared| declared > self.max.0) {
             return Step::Reply(too_large(self.max.0).reply(request, x));
@@ -48,7 +48,7 @@ impl Filter for Body {
         Step::Continue
     }
 
-    fn explain(&self, _: &RequestHeader, _: &Exchange) -> String {
+    fn explain(&self, _: &RequestHead, _: &Exchange) -> String {
         format!("at most {}", self.max)
     }
 }

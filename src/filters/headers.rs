@@ -7,7 +7,7 @@ use crate::exchange::Exchange;
 use crate::reply::Problem;
 use crate::value::{At, HeaderKey, Issues, Map, Spanned, Template};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pingora::http::{RequestHeader, ResponseHeader};
+use crate::exchange::{RequestHead, ResponseHead};
 
 pub(super) const REQUEST: &str = "request headers";
 pub(super) const RESPONSE: &str = "response headers";
@@ -40,12 +40,12 @@ impl Filter for RequestHeaders {
         Hooks::UPSTREAM_REQUEST
     }
 
-    fn on_upstream_request(&self, head: &mut RequestHeader, request: &RequestHeader, x: &Exchange) -> Result<(), Problem> {
-        self.changes.apply(head, request, x);
+    fn on_upstream_request(&self, head: &mut RequestHead, request: &RequestHead, x: &Exchange) -> Result<(), Problem> {
+        self.changes.apply(&mut head.headers, request, x);
         Ok(())
     }
 
-    fn explain(&self, request: &RequestHeader, x: &Exchange) -> String {
+    fn explain(&self, request: &RequestHead, x: &Exchange) -> String {
         self.changes.explain(request, x)
     }
 }
@@ -68,45 +68,14 @@ impl Filter for ResponseHeaders {
         Hooks::RESPONSE
     }
 
-    fn on_response(&self, head: &mut ResponseHeader, request: &RequestHeader, x: &Exchange) {
-        self.changes.apply(head, request, x);
+    fn on_response(&self, head: &mut ResponseHead, request: &RequestHead, x: &Exchange) {
+        self.changes.apply(&mut head.headers, request, x);
     }
 
-    fn explain(&self, request: &RequestHeader, x: &Exchange) -> String {
+    fn explain(&self, request: &RequestHead, x: &Exchange) -> String {
         self.changes.explain(request, x)
     }
 }
-
-/// A head whose fields can be changed: the request's or the response's.
-trait Fields {
-    fn fields(&self) -> &HeaderMap;
-    fn remove(&mut self, name: &HeaderName);
-    fn set(&mut self, name: &HeaderName, value: HeaderValue);
-    fn append(&mut self, name: &HeaderName, value: HeaderValue);
-}
-
-// The engine keeps the case of names beside the map, so fields are changed through its own methods. They fail only when a
-// name or value is not valid, which the types here rule out.
-macro_rules! fields {
-    ($head:ty) => {
-        impl Fields for $head {
-            fn fields(&self) -> &HeaderMap {
-                &self.headers
-            }
-            fn remove(&mut self, name: &HeaderName) {
-                self.remove_header(name);
-            }
-            fn set(&mut self, name: &HeaderName, value: HeaderValue) {
-                drop(self.insert_header(name.clone(), value));
-            }
-            fn append(&mut self, name: &HeaderName, value: HeaderValue) {
-                drop(self.append_header(name.clone(), value));
-            }
-        }
-    };
-}
-fields!(RequestHeader);
-fields!(ResponseHeader);
 
 /// Compiled changes.
 struct Changes {
@@ -137,33 +106,35 @@ impl Changes {
         self.remove.is_empty() && self.rename.is_empty() && self.default.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 
-    fn apply(&self, head: &mut impl Fields, request: &RequestHeader, x: &Exchange) {
-        self.remove.iter().for_each(|name| head.remove(name));
+    fn apply(&self, headers: &mut HeaderMap, request: &RequestHead, x: &Exchange) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
         for (from, to) in &self.rename {
-            rename(head, from, to);
+            rename(headers, from, to);
         }
         for (name, value) in &self.default {
-            if !head.fields().contains_key(name)
+            if !headers.contains_key(name)
                 && let Some(value) = value.for_request(request, x)
             {
-                head.set(name, value);
+                headers.insert(name, value);
             }
         }
         for (name, value) in &self.set {
             match value.for_request(request, x) {
-                Some(value) => head.set(name, value),
+                Some(value) => headers.insert(name, value),
                 // What the client sent under this name must not pass for what the rule would have said.
-                None => head.remove(name),
-            }
+                None => headers.remove(name),
+            };
         }
         for (name, value) in &self.add {
             if let Some(value) = value.for_request(request, x) {
-                head.append(name, value);
+                headers.append(name, value);
             }
         }
     }
 
-    fn explain(&self, request: &RequestHeader, x: &Exchange) -> String {
+    fn explain(&self, request: &RequestHead, x: &Exchange) -> String {
         let mut words = Vec::new();
         words.extend(self.remove.iter().map(|name| format!("-{name}")));
         words.extend(self.rename.iter().map(|(from, to)| format!("{from}->{to}")));
@@ -177,12 +148,14 @@ impl Changes {
     }
 }
 
-fn rename(head: &mut impl Fields, from: &HeaderName, to: &HeaderName) {
-    if !head.fields().contains_key(from) {
+fn rename(headers: &mut HeaderMap, from: &HeaderName, to: &HeaderName) {
+    if !headers.contains_key(from) {
         return;
     }
-    let values: Vec<HeaderValue> = head.fields().get_all(from).iter().cloned().collect();
-    head.remove(from);
-    head.remove(to);
-    values.into_iter().for_each(|value| head.append(to, value));
+    let values: Vec<HeaderValue> = headers.get_all(from).iter().cloned().collect();
+    headers.remove(from);
+    headers.remove(to);
+    for value in values {
+        headers.append(to, value);
+    }
 }

@@ -5,7 +5,7 @@ use super::rules::IpRules;
 use crate::exchange::Exchange;
 use crate::reply::{Kind, Problem};
 use crate::value::{At, Issues, Networks};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use std::net::IpAddr;
 
 pub(super) const NAME: &str = "ip";
@@ -42,14 +42,14 @@ impl Filter for Ip {
         Hooks::REQUEST
     }
 
-    fn on_request(&self, request: &RequestHeader, x: &mut Exchange) -> Step {
+    fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
         if self.lets_in(x.client_ip) {
             return Step::Continue;
         }
         Step::Reply(Problem::from(Kind::IP_DENIED).reply(request, x))
     }
 
-    fn explain(&self, _: &RequestHeader, x: &Exchange) -> String {
+    fn explain(&self, _: &RequestHead, x: &Exchange) -> String {
         let verdict = if self.lets_in(x.client_ip) { "pass" } else { "refuse (403)" };
         format!("{verdict}  {}", x.client_ip)
     }

@@ -4,7 +4,7 @@ use super::{Filter, Hooks, Settings, Step};
 use crate::exchange::Exchange;
 use crate::reply::{Kind, Problem};
 use crate::value::{At, Issues};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use std::time::Duration;
 
 pub(super) const NAME: &str = "maintenance";
@@ -34,13 +34,13 @@ impl Filter for Maintenance {
         Hooks::REQUEST
     }
 
-    fn on_request(&self, request: &RequestHeader, x: &mut Exchange) -> Step {
+    fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
         let mut problem = Problem::from(Kind::MAINTENANCE).retry_after(self.retry_after);
         problem.detail.clone_from(&self.message);
         Step::Reply(problem.reply(request, x))
     }
 
-    fn explain(&self, _: &RequestHeader, _: &Exchange) -> String {
+    fn explain(&self, _: &RequestHead, _: &Exchange) -> String {
         format!("refuse (503)  retry after {}s", self.retry_after.as_secs())
     }
 }

@@ -18,7 +18,7 @@ use crate::build::Bind;
 use crate::exchange::Exchange;
 use crate::reply::{Problem, Reply};
 use crate::value::{At, ByteSize, Issues, Spanned};
-use pingora::http::{RequestHeader, ResponseHeader};
+use crate::exchange::{RequestHead, ResponseHead};
 use rules::{IpRules, Maintenance, RequestRules, ResponseRules};
 
 /// A step. Every hook defaults to "nothing"; a step names in [`Filter::hooks`] those it has.
@@ -33,20 +33,20 @@ pub trait Filter: Send + Sync {
     fn hooks(&self) -> Hooks;
 
     /// When the request head is there and the route is known.
-    fn on_request(&self, _request: &RequestHeader, _x: &mut Exchange) -> Step {
+    fn on_request(&self, _request: &RequestHead, _x: &mut Exchange) -> Step {
         Step::Continue
     }
 
     /// Before each attempt, on a fresh copy `head` of `request`.
-    fn on_upstream_request(&self, _head: &mut RequestHeader, _request: &RequestHeader, _x: &Exchange) -> Result<(), Problem> {
+    fn on_upstream_request(&self, _head: &mut RequestHead, _request: &RequestHead, _x: &Exchange) -> Result<(), Problem> {
         Ok(())
     }
 
     /// When an answer goes to the client: the upstream's or our own. Cannot fail.
-    fn on_response(&self, _head: &mut ResponseHeader, _request: &RequestHeader, _x: &Exchange) {}
+    fn on_response(&self, _head: &mut ResponseHead, _request: &RequestHead, _x: &Exchange) {}
 
     /// What it would do to this request, in a few words, for `tollgate explain`.
-    fn explain(&self, request: &RequestHeader, x: &Exchange) -> String;
+    fn explain(&self, request: &RequestHead, x: &Exchange) -> String;
 }
 
 /// What becomes of a request after a step.
@@ -156,7 +156,7 @@ impl Chain {
     }
 
     /// Runs the request through; the first reply ends it.
-    pub fn on_request(&self, request: &RequestHeader, x: &mut Exchange) -> Step {
+    pub fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
         for step in self.at(&self.request) {
             if let Step::Reply(reply) = step.on_request(request, x) {
                 return Step::Reply(reply);
@@ -169,12 +169,12 @@ impl Chain {
     ///
     /// # Errors
     /// The problem that ends the request.
-    pub fn on_upstream_request(&self, head: &mut RequestHeader, request: &RequestHeader, x: &Exchange) -> Result<(), Problem> {
+    pub fn on_upstream_request(&self, head: &mut RequestHead, request: &RequestHead, x: &Exchange) -> Result<(), Problem> {
         self.at(&self.upstream_request).try_for_each(|step| step.on_upstream_request(head, request, x))
     }
 
     /// Runs the response back through, last step first.
-    pub fn on_response(&self, head: &mut ResponseHeader, request: &RequestHeader, x: &Exchange) {
+    pub fn on_response(&self, head: &mut ResponseHead, request: &RequestHead, x: &Exchange) {
         self.at(&self.response).for_each(|step| step.on_response(head, request, x));
     }
 }

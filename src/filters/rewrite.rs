@@ -8,7 +8,7 @@ use crate::reply::{Kind, Problem};
 use crate::value::{At, Code, Issue, Issues, Spanned, Template};
 use http::Method;
 use http::header::HOST;
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use regex::Regex;
 use std::borrow::Cow;
 
@@ -96,21 +96,21 @@ impl Filter for Rewrite {
         Hooks::UPSTREAM_REQUEST
     }
 
-    fn on_upstream_request(&self, head: &mut RequestHeader, request: &RequestHeader, x: &Exchange) -> Result<(), Problem> {
+    fn on_upstream_request(&self, head: &mut RequestHead, request: &RequestHead, x: &Exchange) -> Result<(), Problem> {
         if self.path.is_some() || self.query.is_some() {
             let target = self.target(head, request, x);
             set_target(head, &target).map_err(|_| Problem::from(Kind::BAD_PATH).detail("The rewritten path is not valid."))?;
         }
         if let Some(method) = &self.method {
-            head.set_method(method.clone());
+            head.method = method.clone();
         }
         if let Some(host) = self.host.as_ref().and_then(|host| host.for_request(request, x)) {
-            drop(head.insert_header(HOST, host));
+            head.headers.insert(HOST, host);
         }
         Ok(())
     }
 
-    fn explain(&self, request: &RequestHeader, x: &Exchange) -> String {
+    fn explain(&self, request: &RequestHead, x: &Exchange) -> String {
         let mut words = Vec::new();
         words.extend(self.method.as_ref().map(ToString::to_string));
         if self.path.is_some() || self.query.is_some() {
@@ -123,7 +123,7 @@ impl Filter for Rewrite {
 
 impl Rewrite {
     /// The new target: `head` is what earlier steps left, `request` what templates read.
-    fn target(&self, head: &RequestHeader, request: &RequestHeader, x: &Exchange) -> String {
+    fn target(&self, head: &RequestHead, request: &RequestHead, x: &Exchange) -> String {
         let path = head.uri.path();
         let mut target = self.path.as_ref().map_or(Cow::Borrowed(path), |rule| rule.apply(path, request, x)).into_owned();
         let query = head.uri.query().unwrap_or_default();
@@ -137,7 +137,7 @@ impl Rewrite {
 }
 
 impl Path {
-    fn apply<'a>(&self, path: &'a str, request: &RequestHeader, x: &Exchange) -> Cow<'a, str> {
+    fn apply<'a>(&self, path: &'a str, request: &RequestHead, x: &Exchange) -> Cow<'a, str> {
         match self {
             Path::Strip(prefix) => match path.strip_prefix(prefix.as_str()) {
                 Some("") => Cow::Borrowed("/"),
@@ -155,7 +155,7 @@ impl Path {
 }
 
 impl Query {
-    fn apply(&self, query: &str, request: &RequestHeader, x: &Exchange) -> String {
+    fn apply(&self, query: &str, request: &RequestHead, x: &Exchange) -> String {
         let mut out = String::with_capacity(query.len() + 32);
         let mut first = true;
         let mut unset: Vec<&(String, Template)> = self.set.iter().collect();
@@ -196,7 +196,7 @@ fn push_separator(out: &mut String, first: &mut bool) {
     }
 }
 
-fn push_filled(out: &mut String, first: &mut bool, name: &str, template: &Template, request: &RequestHeader, x: &Exchange) {
+fn push_filled(out: &mut String, first: &mut bool, name: &str, template: &Template, request: &RequestHead, x: &Exchange) {
     let mut value = String::new();
     x.render(template, request, &mut value);
     push_separator(out, first);

@@ -5,7 +5,7 @@ use crate::exchange::{Exchange, set_target};
 use crate::reply::{Kind, Problem};
 use crate::value::{At, Issues, Spanned};
 use http::HeaderName;
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 
 pub(super) const NAME: &str = "version";
 
@@ -44,10 +44,10 @@ impl Filter for Version {
         Hooks::UPSTREAM_REQUEST
     }
 
-    fn on_upstream_request(&self, head: &mut RequestHeader, _: &RequestHeader, _: &Exchange) -> Result<(), Problem> {
+    fn on_upstream_request(&self, head: &mut RequestHead, _: &RequestHead, _: &Exchange) -> Result<(), Problem> {
         let target = match &self.marker {
             Marker::Header(name) => {
-                head.remove_header(name);
+                head.headers.remove(name);
                 return Ok(());
             }
             Marker::Path(prefix) => without_prefix(head, prefix),
@@ -59,7 +59,7 @@ impl Filter for Version {
         }
     }
 
-    fn explain(&self, _: &RequestHeader, _: &Exchange) -> String {
+    fn explain(&self, _: &RequestHead, _: &Exchange) -> String {
         match &self.marker {
             Marker::Path(prefix) => format!("{}  (path {prefix})", self.name),
             Marker::Header(name) => format!("{}  (header {name})", self.name),
@@ -69,7 +69,7 @@ impl Filter for Version {
 }
 
 /// The target without the prefix; `None` when it has none, as a request for the default version may.
-fn without_prefix(head: &RequestHeader, prefix: &str) -> Option<String> {
+fn without_prefix(head: &RequestHead, prefix: &str) -> Option<String> {
     let rest = head.uri.path().strip_prefix(prefix)?;
     if !rest.is_empty() && !rest.starts_with('/') {
         return None;
@@ -78,7 +78,7 @@ fn without_prefix(head: &RequestHeader, prefix: &str) -> Option<String> {
     Some(with_query(path, head.uri.query()))
 }
 
-fn without_parameter(head: &RequestHeader, name: &str) -> Option<String> {
+fn without_parameter(head: &RequestHead, name: &str) -> Option<String> {
     let query = head.uri.query()?;
     let is_marker = |pair: &&str| pair.split_once('=').map_or(*pair, |(key, _)| key) == name;
     let kept: Vec<&str> = query.split('&').filter(|pair| !is_marker(pair)).collect();

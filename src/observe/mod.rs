@@ -11,7 +11,7 @@ use access_log::AccessLog;
 use http::HeaderName;
 use http::header::USER_AGENT;
 use metrics::{Metrics, RouteMetrics};
-use pingora::http::RequestHeader;
+use crate::exchange::RequestHead;
 use std::time::{Duration, Instant, SystemTime};
 
 /// What is told, and what is kept back.
@@ -61,7 +61,7 @@ pub struct Record<'a> {
     /// Facts about it.
     pub exchange: &'a Exchange,
     /// Its head, as the client sent it but for the normal form of the path.
-    pub request: &'a RequestHeader,
+    pub request: &'a RequestHead,
     /// Its route, if it found one.
     pub route: Option<RouteFacts<'a>>,
     /// Bytes of response body sent.

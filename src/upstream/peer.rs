@@ -11,6 +11,7 @@ use pingora::protocols::tls::{ALPN, CaType};
 use pingora::tls::{CertificateDer, ClientConfig, PrivateKeyDer, RootCertStore, ServerName};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
+use rustls_pki_types::pem::{self, PemObject};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -194,9 +195,10 @@ fn authorities(pem: &[u8]) -> Result<Arc<CaType>, String> {
 fn client_certificate(pem: &ClientCert) -> Result<Arc<CertKey>, String> {
     pingora::tls::install_default_crypto_provider();
     let chain = certificates(&pem.cert, "the client certificate")?;
-    let key = rustls_pemfile::private_key(&mut &*pem.key)
-        .map_err(|cause| format!("the client certificate's key is not PEM: {cause}"))?
-        .ok_or("the client certificate's key file contains no private key")?;
+    let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|cause| match cause {
+        pem::Error::NoItemsFound => "the client certificate's key file contains no private key".to_owned(),
+        cause => format!("the client certificate's key is not PEM: {cause}"),
+    })?;
     let raw_key = key.secret_der().to_vec();
     PrivateKeyDer::try_from(raw_key.clone())
         .map_err(|cause| format!("the client certificate's key cannot be used: {cause}"))?;
@@ -211,7 +213,7 @@ fn client_certificate(pem: &ClientCert) -> Result<Arc<CertKey>, String> {
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain: Result<Vec<_>, _> = rustls_pemfile::certs(&mut &*pem).collect();
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|cause| format!("{what} is not PEM: {cause}"))?;
     if chain.is_empty() { Err(format!("{what} contains no certificate")) } else { Ok(chain) }
 }
