@@ -1,5 +1,6 @@
 //! From a request head to its route: who sent it, is it acceptable, where does it belong.
 
+use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, authority, set_target};
 use crate::listen::connection::Facts;
 use crate::listen::{Listener, client_address};
@@ -10,7 +11,6 @@ use crate::value::{Params, PathError, host_key, normalize};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Version};
-use crate::exchange::RequestHead;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
@@ -19,13 +19,20 @@ use uuid::Uuid;
 const MAX_ID: usize = 128;
 
 /// Notes who sent the request: connection, client behind trusted proxies, request id.
-pub fn identify(x: &mut Exchange, head: &RequestHead, facts: &Facts, listener: &Listener, telemetry: &Telemetry) {
+pub fn identify(
+    x: &mut Exchange,
+    head: &RequestHead,
+    facts: &Facts,
+    listener: &Listener,
+    telemetry: &Telemetry,
+) {
     let peer = facts.peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.ip().to_canonical());
     x.listener = facts.listener;
     x.peer_ip = peer;
     x.trusted = facts.trusted;
     x.client_ip = if facts.trusted { client_address(peer, &head.headers, &listener.trusted) } else { peer };
-    let forwarded_https = || head.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
+    let forwarded_https =
+        || head.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
     x.secure = facts.secure || (facts.trusted && forwarded_https());
     x.request_id = request_id(head, facts.trusted, telemetry);
 }
@@ -60,7 +67,12 @@ fn new_id() -> HeaderValue {
 ///
 /// # Errors
 /// The problem that the client is told.
-pub fn find(head: &mut RequestHead, listener: &Listener, number: u16, table: &Table) -> Result<(u32, Params), Problem> {
+pub fn find(
+    head: &mut RequestHead,
+    listener: &Listener,
+    number: u16,
+    table: &Table,
+) -> Result<(u32, Params), Problem> {
     check_size(head, listener)?;
     check_length(head)?;
     normalize_target(head, listener)?;
@@ -99,7 +111,9 @@ fn check_size(head: &RequestHead, listener: &Listener) -> Result<(), Problem> {
 fn check_length(head: &RequestHead) -> Result<(), Problem> {
     let digits = |value: &HeaderValue| value.as_bytes().iter().all(u8::is_ascii_digit);
     match head.headers.get(CONTENT_LENGTH) {
-        Some(length) if !digits(length) => Err(Problem::from(Kind::BAD_REQUEST).detail("Content-Length is not a number.")),
+        Some(length) if !digits(length) => {
+            Err(Problem::from(Kind::BAD_REQUEST).detail("Content-Length is not a number."))
+        }
         _ => Ok(()),
     }
 }
@@ -108,14 +122,17 @@ fn check_length(head: &RequestHead) -> Result<(), Problem> {
 fn host(head: &RequestHead) -> Result<Option<Cow<'_, str>>, Problem> {
     match authority(head) {
         Some(authority) => host_key(authority).map(Some).ok_or(Kind::BAD_HOST.into()),
-        None if head.version == Version::HTTP_10 && !head.headers.contains_key(http::header::HOST) => Ok(None),
+        None if head.version == Version::HTTP_10 && !head.headers.contains_key(http::header::HOST) => {
+            Ok(None)
+        }
         None => Err(Kind::BAD_HOST.into()),
     }
 }
 
 fn normalize_target(head: &mut RequestHead, listener: &Listener) -> Result<(), Problem> {
     let path = head.uri.path();
-    let normal = normalize(path, listener.normalize).map_err(|error: PathError| Problem::from(Kind::BAD_PATH).detail(error.to_string()))?;
+    let normal = normalize(path, listener.normalize)
+        .map_err(|error: PathError| Problem::from(Kind::BAD_PATH).detail(error.to_string()))?;
     if matches!(normal, Cow::Borrowed(same) if same.len() == path.len()) {
         return Ok(());
     }

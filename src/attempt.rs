@@ -2,12 +2,12 @@
 
 use crate::actions::Arm;
 use crate::exchange::Exchange;
+use crate::exchange::RequestHead;
 use crate::observe::metrics::Attempt;
 use crate::outcome;
 use crate::reply::Kind;
 use crate::route::Route;
 use crate::upstream::{Lease, TargetId};
-use crate::exchange::RequestHead;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource};
 use smallvec::SmallVec;
@@ -39,7 +39,10 @@ impl Attempts {
     }
 
     fn pick(&mut self, arm: &Arm) -> Result<(), Kind> {
-        let lease = arm.upstream.pick(self.key.as_ref().map(<[u8; 8]>::as_slice), &self.tried).map_err(outcome::unpicked)?;
+        let lease = arm
+            .upstream
+            .pick(self.key.as_ref().map(<[u8; 8]>::as_slice), &self.tried)
+            .map_err(outcome::unpicked)?;
         self.tried.push(lease.target().id());
         self.lease = Some(lease);
         Ok(())
@@ -91,7 +94,8 @@ impl Attempts {
 
     /// Whether the upstream has a target that was not tried.
     pub fn has_another_target(&self, route: &Route) -> bool {
-        self.arm(route).is_some_and(|arm| arm.upstream.targets().iter().any(|target| !self.tried.contains(&target.id())))
+        self.arm(route)
+            .is_some_and(|arm| arm.upstream.targets().iter().any(|target| !self.tried.contains(&target.id())))
     }
 
     /// Counts an attempt that failed, unless it is the client that failed.

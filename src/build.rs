@@ -27,7 +27,12 @@ struct Entry {
 impl Build {
     /// Nothing yet; relative paths begin at `base`.
     pub fn new(base: &Path, metrics: &Arc<Metrics>) -> Self {
-        Build { upstreams: HashMap::new(), failed: HashMap::new(), base: base.to_owned(), metrics: metrics.clone() }
+        Build {
+            upstreams: HashMap::new(),
+            failed: HashMap::new(),
+            base: base.to_owned(),
+            metrics: metrics.clone(),
+        }
     }
 
     /// Where components get the handles that they count with.
@@ -74,9 +79,11 @@ impl Build {
     /// It cannot be read, or is larger than `max` bytes.
     pub fn file(&self, path: &Spanned<PathBuf>, max: u64) -> Result<Vec<u8>, Issue> {
         let unreadable = |why: String| {
-            Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.value.display())).at(path.at)
+            Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.value.display()))
+                .at(path.at)
         };
-        let file = std::fs::File::open(self.base.join(&path.value)).map_err(|error| unreadable(error.to_string()))?;
+        let file = std::fs::File::open(self.base.join(&path.value))
+            .map_err(|error| unreadable(error.to_string()))?;
         let mut content = Vec::new();
         file.take(max + 1).read_to_end(&mut content).map_err(|error| unreadable(error.to_string()))?;
         if content.len() as u64 > max {
@@ -124,7 +131,10 @@ impl Bind<'_> {
     /// # Errors
     /// It names a path parameter that the route does not have.
     pub fn template(&self, template: &Spanned<Template>) -> Result<Template, Issue> {
-        template.value.bind(self.api, self.route, self.params).map_err(|message| problem(Code::BAD_TEMPLATE, &message, template.at))
+        template
+            .value
+            .bind(self.api, self.route, self.params)
+            .map_err(|message| problem(Code::BAD_TEMPLATE, &message, template.at))
     }
 
     /// Binds a template that becomes a field value; a constant is checked and made once.
@@ -163,7 +173,11 @@ pub enum Value {
 
 impl Value {
     /// The value for this request; `None` when it cannot be a field value.
-    pub fn for_request(&self, request: &crate::exchange::RequestHead, x: &crate::exchange::Exchange) -> Option<HeaderValue> {
+    pub fn for_request(
+        &self,
+        request: &crate::exchange::RequestHead,
+        x: &crate::exchange::Exchange,
+    ) -> Option<HeaderValue> {
         match self {
             Value::Constant(value) => Some(value.clone()),
             Value::Template(template) => x.render_value(template, request),

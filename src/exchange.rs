@@ -158,7 +158,8 @@ pub fn authority(head: &RequestHead) -> Option<&str> {
 
 /// An authority without its port; brackets of an IPv6 address stay.
 pub fn host(authority: &str) -> &str {
-    let port = authority.rfind(':').filter(|colon| !authority.get(*colon..).unwrap_or_default().contains(']'));
+    let port =
+        authority.rfind(':').filter(|colon| !authority.get(*colon..).unwrap_or_default().contains(']'));
     port.and_then(|colon| authority.get(..colon)).unwrap_or(authority)
 }
 
@@ -206,7 +207,9 @@ mod tests {
 
     #[test]
     fn hosts_lose_their_port() {
-        for (authority, name) in [("a.b:80", "a.b"), ("a.b", "a.b"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")] {
+        for (authority, name) in
+            [("a.b:80", "a.b"), ("a.b", "a.b"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")]
+        {
             assert_eq!(host(authority), name);
         }
     }
@@ -219,6 +222,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("x=1; sid=abc"));
         headers.append(COOKIE, HeaderValue::from_static("late=2"));
-        assert_eq!((cookie(&headers, "sid"), cookie(&headers, "late"), cookie(&headers, "id")), (Some("abc"), Some("2"), None));
+        assert_eq!(
+            (cookie(&headers, "sid"), cookie(&headers, "late"), cookie(&headers, "id")),
+            (Some("abc"), Some("2"), None)
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::actions::Proxy;
 use crate::admit;
+use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, authority};
 use crate::filters::Step;
 use crate::forward;
@@ -13,7 +14,6 @@ use crate::route::{Lookup, Route};
 use crate::snapshot::Snapshot;
 use crate::value::{At, Sources, host_key};
 use http::{HeaderName, HeaderValue, Method, Uri};
-use crate::exchange::RequestHead;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -136,7 +136,9 @@ fn listener<'s>(snapshot: &'s Snapshot, name: Option<&str>) -> Result<(u16, &'s 
     let mut listeners = (0..).zip(&snapshot.listeners);
     match name {
         None => listeners.next().ok_or_else(|| "no listener is defined".to_owned()),
-        Some(name) => listeners.find(|(_, listener)| listener.name.as_str() == name).ok_or_else(|| format!("there is no listener `{name}`")),
+        Some(name) => listeners
+            .find(|(_, listener)| listener.name.as_str() == name)
+            .ok_or_else(|| format!("there is no listener `{name}`")),
     }
 }
 
@@ -254,7 +256,8 @@ impl Explaining<'_> {
             }
         };
         let first = arm.upstream.spec().targets.first().map(|target| target.address.to_string());
-        let target = lease.as_ref().map_or(first.unwrap_or_default(), |lease| lease.target().label().to_string());
+        let target =
+            lease.as_ref().map_or(first.unwrap_or_default(), |lease| lease.target().label().to_string());
         let mut upstream_head = head.clone();
         if let Some(host) = lease.as_ref().and_then(|lease| lease.target().host()) {
             upstream_head.headers.insert(http::header::HOST, host.clone());
@@ -265,9 +268,16 @@ impl Explaining<'_> {
             return self.answered(problem.kind.status, Some(problem.kind.code), None);
         }
         let balance = arm.upstream.spec().balance.as_str();
-        self.step("upstream", format!("{}  target {target}  {balance}", proxy.explain(head, x, arm)), At::NOWHERE);
+        self.step(
+            "upstream",
+            format!("{}  target {target}  {balance}", proxy.explain(head, x, arm)),
+            At::NOWHERE,
+        );
         let timeouts = route.timeouts;
-        let shown = format!("connect {:?}, response {:?}, idle {:?}", timeouts.connect, timeouts.response, timeouts.idle);
+        let shown = format!(
+            "connect {:?}, response {:?}, idle {:?}",
+            timeouts.connect, timeouts.response, timeouts.idle
+        );
         self.step("timeouts", shown, route.timeouts_at);
         let scheme = if arm.upstream.is_tls() { "https" } else { "http" };
         let path = upstream_head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
@@ -289,7 +299,9 @@ impl std::fmt::Display for Explanation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.request)?;
         match (&self.route, &self.at, &self.pattern) {
-            (Some(route), Some(at), Some(pattern)) => writeln!(f, "route     {route:<28} {pattern:<28} {at}")?,
+            (Some(route), Some(at), Some(pattern)) => {
+                writeln!(f, "route     {route:<28} {pattern:<28} {at}")?
+            }
             _ => writeln!(f, "route     none matches")?,
         }
         for near in &self.near {
@@ -297,11 +309,19 @@ impl std::fmt::Display for Explanation {
         }
         writeln!(f, "steps")?;
         for (number, step) in self.steps.iter().enumerate() {
-            let line = format!("  {:>2} {:<17} {:<45} {}", number + 1, step.name, step.what, step.at.as_deref().unwrap_or_default());
+            let line = format!(
+                "  {:>2} {:<17} {:<45} {}",
+                number + 1,
+                step.name,
+                step.what,
+                step.at.as_deref().unwrap_or_default()
+            );
             writeln!(f, "{}", line.trim_end())?;
         }
         match (&self.sent, &self.answered) {
-            (Some(Sent { method, url, host, .. }), _) => writeln!(f, "result  would be sent upstream as  {method} {url}  with Host {host}"),
+            (Some(Sent { method, url, host, .. }), _) => {
+                writeln!(f, "result  would be sent upstream as  {method} {url}  with Host {host}")
+            }
             (None, Some(Answered { status, reason, location })) => {
                 let reason = reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default();
                 let location = location.as_ref().map(|location| format!("  {location}")).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! What the upstream is told about the client: `X-Forwarded-*`, `Forwarded` (RFC 7239) and the request id.
 
 use crate::exchange::{Exchange, authority};
+use crate::exchange::{RequestHead, ResponseHead};
 use crate::filters::rules::Forwarded;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use crate::exchange::{RequestHead, ResponseHead};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -15,7 +15,13 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
 /// Sets the headers. What a trusted proxy said is kept and added to; what anybody else said is replaced.
-pub fn identify_client(head: &mut RequestHead, request: &RequestHead, x: &Exchange, forwarded: Forwarded, request_id: &HeaderName) {
+pub fn identify_client(
+    head: &mut RequestHead,
+    request: &RequestHead,
+    x: &Exchange,
+    forwarded: Forwarded,
+    request_id: &HeaderName,
+) {
     let headers = &mut head.headers;
     headers.reserve(4);
     headers.insert(request_id, x.request_id.clone());
@@ -110,14 +116,22 @@ pub fn strip_hop_by_hop(head: &mut ResponseHead) {
     let headers = &mut head.headers;
     if headers.contains_key(CONNECTION) {
         let named = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
-        let named: Vec<HeaderName> = named.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+        let named: Vec<HeaderName> =
+            named.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
         for name in named.iter().filter(|name| !FRAMING.contains(name)) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    if headers.keys().any(is_hop_by_hop) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
+}
+
+/// One pass over the names that are there is cheaper than a look-up of each that might be.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == TE || *name == UPGRADE || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
 /// Fields that are about one connection whether `Connection` names them or not. `Transfer-Encoding` and `Connection` itself
@@ -130,7 +144,8 @@ const FRAMING: [HeaderName; 2] = [TRANSFER_ENCODING, CONTENT_LENGTH];
 
 /// All lines of a field as one list (RFC 9110 section 5.2).
 fn joined(request: &RequestHead, name: &HeaderName) -> Option<String> {
-    let lines: Vec<&str> = request.headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    let lines: Vec<&str> =
+        request.headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 

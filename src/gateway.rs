@@ -5,6 +5,7 @@ use crate::attempt::Attempts;
 use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::filters::{Step, too_large};
 use crate::forward;
+use crate::head::{reply_head, take_request, take_response};
 use crate::listen::Listener;
 use crate::listen::connection::facts;
 use crate::observe::access_log::AccessLog;
@@ -17,7 +18,7 @@ use crate::snapshot::Snapshot;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -58,10 +59,11 @@ pub struct Context {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    /// Boxed: what stands in the engine's futures is copied with them, several times a request.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context {
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context {
             snapshot: self.current.load_full(),
             route: None,
             exchange: Exchange::default(),
@@ -69,13 +71,13 @@ impl ProxyHttp for Gateway {
             refusal: None,
             body_left: u64::MAX,
             _active: self.metrics.request_begins(),
-        }
+        })
     }
 
     /// No modules: what they do is done by steps, and each would cost every request an allocation.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<bool> {
         let reply = match ctx.admit(session) {
             Ok(None) => return Ok(false),
             Ok(Some(reply)) => reply,
@@ -85,8 +87,8 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
-        let Context { route, attempts, exchange, .. } = ctx;
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<Box<HttpPeer>> {
+        let Context { route, attempts, exchange, .. } = &mut **ctx;
         let next = route.as_ref().ok_or(Kind::INTERNAL).and_then(|route| attempts.next(route, exchange));
         next.map_err(|kind| ctx.refuse(kind))
     }
@@ -98,14 +100,19 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
         _: Option<&Digest>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         let tries = &mut ctx.exchange.tries;
         tries.connect = if reused { Some(Duration::ZERO) } else { tries.began.map(|began| began.elapsed()) };
         Ok(())
     }
 
-    async fn upstream_request_filter(&self, session: &mut Session, head: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Box<Context>,
+    ) -> pingora::Result<()> {
         let mut parts = take_request(head);
         let prepared = ctx.prepare(session.req_header(), &mut parts);
         *head = parts.into();
@@ -117,7 +124,7 @@ impl ProxyHttp for Gateway {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
         let length = body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.exchange.bytes_in += length;
@@ -132,7 +139,12 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Context) -> pingora::Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Box<Context>,
+    ) -> pingora::Result<()> {
         // An interim answer goes by as it is (RFC 9110 section 15.2); only 101 is final.
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
@@ -140,7 +152,9 @@ impl ProxyHttp for Gateway {
         ctx.attempts.answered(&mut ctx.exchange);
         let mut parts = take_response(head);
         forward::strip_hop_by_hop(&mut parts);
-        if session.req_header().version == Version::HTTP_10 && parts.headers.remove(TRANSFER_ENCODING).is_some() {
+        if session.req_header().version == Version::HTTP_10
+            && parts.headers.remove(TRANSFER_ENCODING).is_some()
+        {
             // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
             session.set_keepalive(None);
         }
@@ -149,8 +163,14 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-        let Context { route: Some(route), attempts, exchange, .. } = ctx else { return error };
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Box<Context>,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let Context { route: Some(route), attempts, exchange, .. } = &mut **ctx else { return error };
         attempts.failed(route, exchange, &error);
         // Nothing was sent, so every method may try another target.
         error.set_retry(attempts.may_go_on(exchange) && attempts.has_another_target(route));
@@ -162,12 +182,13 @@ impl ProxyHttp for Gateway {
         peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("Peer: {peer}"));
-        let Context { route: Some(route), attempts, exchange, .. } = ctx else { return error };
-        let repeatable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+        let Context { route: Some(route), attempts, exchange, .. } = &mut **ctx else { return error };
+        let repeatable =
+            session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
         if repeatable && attempts.may_go_on(exchange) {
             // A connection that was kept may have been closed while the request was on its way (RFC 9112 section 9.3.1).
             error.retry.decide_reuse(client_reused);
@@ -178,7 +199,12 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         let problem = ctx.refusal.take().unwrap_or_else(|| outcome::problem(error));
         ctx.exchange.reason = Some(problem.kind.code);
         let over = FailToProxy { error_code: problem.kind.status, can_reuse_downstream: false };
@@ -198,14 +224,18 @@ impl ProxyHttp for Gateway {
         over
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<Context>) {
         let listener = ctx.snapshot.listeners.get(usize::from(ctx.exchange.listener));
         let route = ctx.route.as_deref();
         let request = session.req_header();
         let line = Record {
             exchange: &ctx.exchange,
             request,
-            route: route.map(|route| RouteFacts { api: &route.api, id: &route.id, template: &route.template }),
+            route: route.map(|route| RouteFacts {
+                api: &route.api,
+                id: &route.id,
+                template: &route.template,
+            }),
             bytes_out: session.body_bytes_sent() as u64,
             listener: listener.map_or("", |listener| listener.name.as_str()),
         };
@@ -217,12 +247,17 @@ impl ProxyHttp for Gateway {
     }
 
     /// The access log has a line for every failure; the engine's own would be a second one.
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
         true
     }
 
-    fn request_summary(&self, session: &Session, ctx: &Context) -> String {
-        format!("{} {} id={}", session.req_header().method, session.req_header().uri.path(), ctx.exchange.id())
+    fn request_summary(&self, session: &Session, ctx: &Box<Context>) -> String {
+        format!(
+            "{} {} id={}",
+            session.req_header().method,
+            session.req_header().uri.path(),
+            ctx.exchange.id()
+        )
     }
 }
 
@@ -260,7 +295,13 @@ impl Context {
             head.headers.insert(HOST, host.clone());
         }
         forward::join_cookies(head);
-        forward::identify_client(head, request, &self.exchange, route.forwarded, &self.snapshot.telemetry.request_id);
+        forward::identify_client(
+            head,
+            request,
+            &self.exchange,
+            route.forwarded,
+            &self.snapshot.telemetry.request_id,
+        );
         route.chain.on_upstream_request(head, request, &self.exchange)
     }
 
@@ -316,31 +357,6 @@ impl Context {
         error.esource = ErrorSource::Downstream;
         error
     }
-}
-
-/// Takes a head out of the engine's wrapper, which keeps a second map for the case of names: without it every later change,
-/// copy and write of the head costs about half.
-fn take_request(head: &mut RequestHeader) -> RequestHead {
-    let (nothing, ()) = http::Request::new(()).into_parts();
-    std::mem::replace(head, nothing.into()).into()
-}
-
-/// The same for a response.
-fn take_response(head: &mut ResponseHeader) -> ResponseHead {
-    let (nothing, ()) = http::Response::new(()).into_parts();
-    std::mem::replace(head, nothing.into()).into()
-}
-
-fn reply_head(reply: &Reply, bodiless: bool) -> ResponseHead {
-    let (mut head, ()) = http::Response::new(()).into_parts();
-    head.status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in &reply.headers {
-        head.headers.append(name, value.clone());
-    }
-    if !bodiless {
-        head.headers.insert(CONTENT_LENGTH, reply.body.len().into());
-    }
-    head
 }
 
 /// What the engine must be told for each request, because its own defaults are to wait for ever.

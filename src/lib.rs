@@ -59,25 +59,26 @@
 //! The engine's `Server` and `Service` (see [`server`] for why), its load balancer (see [`upstream`]), its compression and
 //! other modules. Not here yet, with room left: authentication, limits, cache, TLS listeners, reload, upgrade.
 
-pub mod value;
-pub mod exchange;
-pub mod reply;
-pub mod tasks;
-pub mod observe;
-pub mod listen;
-pub mod upstream;
-pub mod build;
-pub mod filters;
 pub mod actions;
-pub mod route;
-pub mod config;
-pub mod snapshot;
-pub mod admit;
-pub mod forward;
-pub mod outcome;
-pub mod explain;
-pub mod attempt;
-pub mod gateway;
 pub mod admin;
-pub mod server;
+pub mod admit;
+pub mod attempt;
+pub mod build;
 pub mod cli;
+pub mod config;
+pub mod exchange;
+pub mod explain;
+pub mod filters;
+pub mod forward;
+pub mod gateway;
+pub mod head;
+pub mod listen;
+pub mod observe;
+pub mod outcome;
+pub mod reply;
+pub mod route;
+pub mod server;
+pub mod snapshot;
+pub mod tasks;
+pub mod upstream;
+pub mod value;

@@ -33,12 +33,15 @@ fn upstream(error: &ErrorType) -> Kind {
     match error {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Kind::CONNECT_TIMEOUT,
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Kind::UPSTREAM_TIMEOUT,
-        ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError => {
-            Kind::CONNECT_FAILED
-        }
-        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError | ErrorType::TLSWantX509Lookup => {
-            Kind::TLS_FAILED
-        }
+        ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::SocketError
+        | ErrorType::BindError => Kind::CONNECT_FAILED,
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError
+        | ErrorType::TLSWantX509Lookup => Kind::TLS_FAILED,
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Kind::UPSTREAM_CLOSED,
         _ => Kind::UPSTREAM_INVALID,
     }

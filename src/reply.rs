@@ -1,10 +1,10 @@
 //! Answers that tollgate makes itself, for JSON, HTML and gRPC clients; and the one table of everything that can go wrong.
 
 use crate::exchange::Exchange;
+use crate::exchange::RequestHead;
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue};
-use crate::exchange::RequestHead;
 use std::time::Duration;
 
 /// A whole answer.
@@ -150,26 +150,40 @@ impl Problem {
         }
         let mut body = body.to_string();
         body.push('\n');
-        Reply::new(status, self.kind, self.headers, HeaderValue::from_static("application/problem+json"), body)
+        Reply::new(
+            status,
+            self.kind,
+            self.headers,
+            HeaderValue::from_static("application/problem+json"),
+            body,
+        )
     }
 
     fn html(self, x: &Exchange) -> Reply {
         let Kind { status, code, title, .. } = self.kind;
-        let detail = self.detail.map(|detail| format!("<p>{}</p>\n", escape_html(&detail))).unwrap_or_default();
+        let detail =
+            self.detail.map(|detail| format!("<p>{}</p>\n", escape_html(&detail))).unwrap_or_default();
         let body = format!(
             "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
              <title>{status} {title}</title>\n<style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:15vh auto;padding:0 1rem}}\
              small{{color:#777}}</style>\n<h1>{status}</h1>\n<p>{title}.</p>\n{detail}<small>{code} · {}</small>\n</html>\n",
             escape_html(x.id())
         );
-        Reply::new(status, self.kind, self.headers, HeaderValue::from_static("text/html; charset=utf-8"), body)
+        Reply::new(
+            status,
+            self.kind,
+            self.headers,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+            body,
+        )
     }
 
     /// A trailers-only answer: the HTTP status is 200, the truth is in `grpc-status`.
     fn grpc(mut self) -> Reply {
         let message = self.detail.as_deref().unwrap_or(self.kind.title);
         let message = HeaderValue::from_str(&percent_encode_message(message));
-        self.headers.push((HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(self.kind.grpc))));
+        self.headers
+            .push((HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(self.kind.grpc))));
         self.headers.extend(message.map(|message| (HeaderName::from_static("grpc-message"), message)));
         Reply::new(200, self.kind, self.headers, HeaderValue::from_static("application/grpc"), String::new())
     }
@@ -197,12 +211,17 @@ enum Form {
 
 impl Form {
     fn of(request: &RequestHead) -> Form {
-        let grpc = request.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let grpc = request
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         if grpc {
             return Form::Grpc;
         }
         let accept = request.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if quality(accept, "text", "html") > quality(accept, "application", "problem+json").max(quality(accept, "application", "json")) {
+        if quality(accept, "text", "html")
+            > quality(accept, "application", "problem+json").max(quality(accept, "application", "json"))
+        {
             Form::Html
         } else {
             Form::Json
@@ -221,9 +240,9 @@ fn quality(accept: &str, main: &str, sub: &str) -> u16 {
             Some(("*", "*")) => 1,
             _ => continue,
         };
-        let q = parameters.find_map(|p| p.strip_prefix("q=")).map_or(1000, |q| {
-            q.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16)
-        });
+        let q = parameters
+            .find_map(|p| p.strip_prefix("q="))
+            .map_or(1000, |q| q.parse::<f32>().map_or(0, |q| (q.clamp(0.0, 1.0) * 1000.0) as u16));
         if specificity > best.0 {
             best = (specificity, q);
         }
@@ -267,7 +286,10 @@ mod tests {
     fn the_form_follows_the_client() {
         assert_eq!(form(&[]), "json");
         assert_eq!(form(&[("accept", "*/*")]), "json");
-        assert_eq!(form(&[("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")]), "html");
+        assert_eq!(
+            form(&[("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")]),
+            "html"
+        );
         assert_eq!(form(&[("accept", "application/json, text/html;q=0.5")]), "json");
         assert_eq!(form(&[("accept", "text/html;q=0")]), "json");
         assert_eq!(form(&[("content-type", "application/grpc+proto"), ("accept", "text/html")]), "grpc");

@@ -9,12 +9,12 @@ mod privileges;
 mod signals;
 
 use crate::admin;
+use crate::config::document::AdminBind;
 use crate::config::{Loaded, effective};
 use crate::gateway::Gateway;
 use crate::listen::bind::{bind_tcp, bind_unix};
 use crate::observe::access_log::AccessLog;
 use crate::snapshot::{ProcessSettings, Shared, Snapshot};
-use crate::config::document::AdminBind;
 use crate::tasks::Supervisor;
 use crate::value::Sources;
 use accept::{Doors, Listening};
@@ -84,7 +84,8 @@ fn bind_all(snapshot: &Snapshot) -> Result<Vec<Listening>, String> {
     let mut listening = Vec::new();
     for (number, listener) in (0..).zip(&snapshot.listeners) {
         for address in &listener.binds {
-            let socket = bind_tcp(*address).map_err(|error| format!("listener `{}`: {error}", listener.name))?;
+            let socket =
+                bind_tcp(*address).map_err(|error| format!("listener `{}`: {error}", listener.name))?;
             let address = socket.local_addr().unwrap_or(*address);
             listening.push(Listening { number, name: listener.name.clone(), address, socket });
         }
@@ -96,11 +97,16 @@ fn bind_admin(admin: &AdminBind) -> Result<Option<admin::Socket>, String> {
     let named = |error: io::Error| format!("admin listener: {error}");
     match admin {
         AdminBind::Off => Ok(None),
-        AdminBind::Tcp(address) => bind_tcp(*address).map(|socket| Some(admin::Socket::Tcp(socket))).map_err(named),
+        AdminBind::Tcp(address) => {
+            bind_tcp(*address).map(|socket| Some(admin::Socket::Tcp(socket))).map_err(named)
+        }
         AdminBind::Unix(path) => match bind_unix(path) {
             Ok(socket) => Ok(Some(admin::Socket::Unix(socket, path.clone()))),
             // The default place exists where tollgate is installed; nobody asked for it elsewhere.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path.as_os_str() == crate::snapshot::DEFAULT_ADMIN => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && path.as_os_str() == crate::snapshot::DEFAULT_ADMIN =>
+            {
                 log::warn!("no admin listener: {error}");
                 Ok(None)
             }
@@ -116,7 +122,12 @@ struct Process {
 }
 
 impl Process {
-    fn serve(self, runtime: &Runtime, listening: Vec<Listening>, admin_socket: Option<admin::Socket>) -> Result<usize, String> {
+    fn serve(
+        self,
+        runtime: &Runtime,
+        listening: Vec<Listening>,
+        admin_socket: Option<admin::Socket>,
+    ) -> Result<usize, String> {
         let Start { loaded, sources, snapshot, shared } = self.start;
         let supervisor = Arc::new(Supervisor::new(runtime.handle().clone()));
         let config = effective::json(&loaded, &sources);
@@ -134,21 +145,30 @@ impl Process {
             started: Instant::now(),
             tokens: self.settings.tokens.clone(),
         });
-        let gateway = Gateway { current: current.clone(), metrics: shared.metrics.clone(), log: self.log.clone() };
+        let gateway =
+            Gateway { current: current.clone(), metrics: shared.metrics.clone(), log: self.log.clone() };
         let drain = self.settings.drain;
         let log = self.log.clone();
         runtime.block_on(async move {
-            let mut signals = signals::Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?;
+            let mut signals =
+                signals::Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?;
             let proxy = Arc::new(proxy(gateway, self.settings.threads));
             let (stop, stopping) = watch::channel(false);
             let connections = Connections::default();
             supervisor.adopt(&current.load().tasks());
             warm_up(&current.load()).await;
-            let doors = Doors { proxy: proxy.clone(), current: current.clone(), metrics: shared.metrics, connections: connections.clone(), stopping };
+            let doors = Doors {
+                proxy: proxy.clone(),
+                current: current.clone(),
+                metrics: shared.metrics,
+                connections: connections.clone(),
+                stopping,
+            };
             announce_addresses(&listening, admin_socket.as_ref());
             doors.open(listening).map_err(|error| format!("a listener cannot be used: {error}"))?;
             if let Some(socket) = admin_socket {
-                admin::serve(socket, state.clone()).map_err(|error| format!("the admin listener cannot be used: {error}"))?;
+                admin::serve(socket, state.clone())
+                    .map_err(|error| format!("the admin listener cannot be used: {error}"))?;
             }
             state.ready.store(true, Ordering::Release);
             announce(&current.load());
@@ -159,7 +179,9 @@ impl Process {
             pingora::apps::HttpServerApp::http_cleanup(&*proxy).await;
             let cut = match end {
                 signals::End::Fast => connections.count(),
-                signals::End::Graceful => drain_until(&connections, drain, &mut signals, log.as_deref()).await,
+                signals::End::Graceful => {
+                    drain_until(&connections, drain, &mut signals, log.as_deref()).await
+                }
             };
             supervisor.stop().await;
             if let Some(log) = log {
@@ -192,7 +214,12 @@ async fn warm_up(snapshot: &Snapshot) {
     }
 }
 
-async fn drain_until(connections: &Connections, drain: Duration, signals: &mut signals::Signals, log: Option<&AccessLog>) -> usize {
+async fn drain_until(
+    connections: &Connections,
+    drain: Duration,
+    signals: &mut signals::Signals,
+    log: Option<&AccessLog>,
+) -> usize {
     log::info!("stopping: {} connections open, at most {drain:?} to finish", connections.count());
     tokio::select! {
         () = connections.none() => {}

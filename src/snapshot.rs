@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Headers whose values never reach a log.
-const SECRET_HEADERS: &[&str] = &["authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key"];
+const SECRET_HEADERS: &[&str] =
+    &["authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key"];
 
 /// Query parameters whose values never reach a log.
 const SECRET_QUERY: &[&str] = &["token", "access_token", "api_key", "key", "password", "secret", "signature"];
@@ -86,7 +87,11 @@ impl ProcessSettings {
             Threads::Auto => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             Threads::Count(count) => usize::from(count),
         };
-        let admin = document.admin.bind.as_ref().map_or_else(|| AdminBind::Unix(PathBuf::from(DEFAULT_ADMIN)), |bind| bind.value.clone());
+        let admin = document
+            .admin
+            .bind
+            .as_ref()
+            .map_or_else(|| AdminBind::Unix(PathBuf::from(DEFAULT_ADMIN)), |bind| bind.value.clone());
         ProcessSettings {
             threads,
             user: document.process.user.as_ref().map(|user| user.value.clone()),
@@ -115,7 +120,12 @@ fn log_target(document: &Document) -> Option<access_log::Target> {
 impl Snapshot {
     /// Builds the snapshot of a configuration. What is found goes to `issues`; with an error among them there is no
     /// snapshot. `running` lends its upstreams' state.
-    pub fn build(loaded: &Loaded, shared: &Shared, running: Option<&Snapshot>, issues: &mut Issues) -> Option<Snapshot> {
+    pub fn build(
+        loaded: &Loaded,
+        shared: &Shared,
+        running: Option<&Snapshot>,
+        issues: &mut Issues,
+    ) -> Option<Snapshot> {
         let document = &loaded.document;
         let mut build = Build::new(&loaded.base, &shared.metrics);
         let upstreams = build_upstreams(document, shared, running, &mut build, issues);
@@ -140,7 +150,11 @@ impl Snapshot {
             table: Table::new(rules),
             routes,
             upstreams,
-            listeners: document.listeners.iter().map(|(name, written)| listener(&name.value, written)).collect(),
+            listeners: document
+                .listeners
+                .iter()
+                .map(|(name, written)| listener(&name.value, written))
+                .collect(),
             telemetry,
             unrouted: shared.metrics.route("-", "-"),
             apis: document.apis.len(),
@@ -163,7 +177,8 @@ fn build_upstreams(
 ) -> Vec<Arc<Upstream>> {
     let mut upstreams = Vec::new();
     for (name, written) in document.upstreams.iter() {
-        let previous = running.and_then(|running| running.upstreams.iter().find(|other| *other.name() == name.value));
+        let previous =
+            running.and_then(|running| running.upstreams.iter().find(|other| *other.name() == name.value));
         let made = upstreams::spec(name, written, build, issues).and_then(|spec| {
             Upstream::new(spec, &shared.resolver, &shared.client, previous).map_err(|message| {
                 let at = upstreams::place(name, written, &message);
@@ -192,15 +207,21 @@ fn check_listeners(document: &Config, issues: &mut Issues) {
     let mut seen: Vec<(std::net::SocketAddr, &Spanned<_>, &Name)> = Vec::new();
     for (name, written) in document.listeners.iter() {
         if written.bind.value.0.is_empty() {
-            issues.push(Issue::new(Code::EMPTY, format!("listener `{}` binds no address", name.value)).at(written.bind.at));
+            issues.push(
+                Issue::new(Code::EMPTY, format!("listener `{}` binds no address", name.value))
+                    .at(written.bind.at),
+            );
         }
         if written.protocols.as_ref().is_some_and(Vec::is_empty) {
-            issues.push(Issue::new(Code::EMPTY, format!("listener `{}` speaks no protocol", name.value)).at(name.at));
+            issues.push(
+                Issue::new(Code::EMPTY, format!("listener `{}` speaks no protocol", name.value)).at(name.at),
+            );
         }
         for address in written.bind.value.0.iter().copied() {
             if let Some((_, first, other)) = seen.iter().find(|(known, ..)| overlap(*known, address)) {
                 let issue = Issue::new(Code::ADDRESS_TWICE, format!("`{address}` is bound twice"));
-                let (first_note, note) = (format!("listener `{other}`"), format!("listener `{}`", name.value));
+                let (first_note, note) =
+                    (format!("listener `{other}`"), format!("listener `{}`", name.value));
                 issues.push(issue.at(first.at).label(first_note).and(written.bind.at, note));
             }
             seen.push((address, &written.bind, &name.value));
@@ -210,14 +231,18 @@ fn check_listeners(document: &Config, issues: &mut Issues) {
 
 /// Whether two addresses cannot both be bound: port 0 is a new one each time; an unspecified address takes its family.
 fn overlap(a: std::net::SocketAddr, b: std::net::SocketAddr) -> bool {
-    let same_ip = a.ip() == b.ip() || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    let same_ip = a.ip() == b.ip()
+        || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
     a.port() != 0 && a.port() == b.port() && same_ip
 }
 
 fn check_admin(document: &Config, issues: &mut Issues) {
     for (name, token) in document.admin.tokens.iter() {
         if token.0.len() < 8 {
-            let issue = Issue::new(Code::BAD_VALUE, format!("admin token `{}` is shorter than 8 characters", name.value));
+            let issue = Issue::new(
+                Code::BAD_VALUE,
+                format!("admin token `{}` is shorter than 8 characters", name.value),
+            );
             issues.push(issue.at(name.at).help("`openssl rand -base64 24` makes a good one"));
         }
     }
@@ -225,7 +250,11 @@ fn check_admin(document: &Config, issues: &mut Issues) {
         && !address.ip().is_loopback()
         && document.admin.tokens.is_empty()
     {
-        let issue = Issue::new(Code::ADMIN_OPEN, format!("the admin listener at {address} would be open to everybody")).at(*at);
+        let issue = Issue::new(
+            Code::ADMIN_OPEN,
+            format!("the admin listener at {address} would be open to everybody"),
+        )
+        .at(*at);
         issues.push(issue.help("bind it to 127.0.0.1 or a Unix socket, or add `tokens`"));
     }
 }
@@ -238,7 +267,10 @@ fn telemetry(document: &Config, issues: &mut Issues) -> Telemetry {
             Some(OrNone::Off) => None,
             log => Some(log_rules(document, log.as_ref().and_then(OrNone::on), issues)),
         },
-        request_id: id.header.as_ref().map_or(http::HeaderName::from_static("x-request-id"), |header| header.0.clone()),
+        request_id: id
+            .header
+            .as_ref()
+            .map_or(http::HeaderName::from_static("x-request-id"), |header| header.0.clone()),
         trust_ids: match id.trust_from {
             TrustFrom::TrustedProxies => TrustIds::Proxies,
             TrustFrom::Anyone => TrustIds::Anyone,
@@ -247,7 +279,11 @@ fn telemetry(document: &Config, issues: &mut Issues) -> Telemetry {
     }
 }
 
-fn log_rules(document: &Config, log: Option<&crate::config::document::AccessLog>, issues: &mut Issues) -> LogRules {
+fn log_rules(
+    document: &Config,
+    log: Option<&crate::config::document::AccessLog>,
+    issues: &mut Issues,
+) -> LogRules {
     let redact = &document.telemetry.redact;
     let is_secret = |header: &http::HeaderName| {
         SECRET_HEADERS.contains(&header.as_str()) || redact.headers.contains(&HeaderKey(header.clone()))
@@ -256,9 +292,13 @@ fn log_rules(document: &Config, log: Option<&crate::config::document::AccessLog>
     for (name, template) in log.iter().flat_map(|log| log.fields.add.iter()) {
         for part in template.parts() {
             let issue = match part {
-                Part::Header(header) if is_secret(header) => format!("header `{header}` is redacted and cannot be logged"),
+                Part::Header(header) if is_secret(header) => {
+                    format!("header `{header}` is redacted and cannot be logged")
+                }
                 Part::Cookie(_) => "cookies are redacted and cannot be logged".to_owned(),
-                Part::Path(..) | Part::Api | Part::Route => format!("`{}` is not the same for every route", template.value),
+                Part::Path(..) | Part::Api | Part::Route => {
+                    format!("`{}` is not the same for every route", template.value)
+                }
                 _ => continue,
             };
             issues.push(Issue::new(Code::BAD_TEMPLATE, issue).at(template.at));

@@ -10,11 +10,11 @@ pub use redirect::Redirect;
 pub use respond::Respond;
 
 use crate::build::{Bind, Build};
-use to::To;
 use crate::exchange::Exchange;
+use crate::exchange::RequestHead;
 use crate::reply::Reply;
 use crate::value::{Issues, Spanned};
-use crate::exchange::RequestHead;
+use to::To;
 
 /// What answers a request.
 pub enum Action {
@@ -30,7 +30,9 @@ impl Action {
     /// Resolves and compiles a `to:`.
     pub fn new(to: &Spanned<To>, bind: Bind<'_>, build: &Build, issues: &mut Issues) -> Option<Action> {
         match &to.value {
-            To::Upstream(name) => issues.take(Proxy::to_one(name, to.at, bind.params, build)).map(Action::Proxy),
+            To::Upstream(name) => {
+                issues.take(Proxy::to_one(name, to.at, bind.params, build)).map(Action::Proxy)
+            }
             To::Split(split) => Proxy::to_many(split, bind, build, issues).map(Action::Proxy),
             To::Respond(respond) => Respond::new(respond, to.at, bind, build, issues).map(Action::Respond),
             To::Redirect(redirect) => issues.take(Redirect::new(redirect, bind)).map(Action::Redirect),

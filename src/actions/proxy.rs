@@ -1,13 +1,13 @@
 //! `proxy`: sends the request to an upstream, or to one of several by weight (RT-12).
 
-use crate::build::{Bind, Build};
 use super::to::Split;
+use crate::build::{Bind, Build};
+use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, cookie, query_value};
 use crate::observe::metrics::UpstreamMetrics;
 use crate::upstream::Upstream;
 use crate::value::{At, Code, Issue, Issues, Key, Name, Percent, Spanned};
 use http::{HeaderName, HeaderValue};
-use crate::exchange::RequestHead;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -57,12 +57,18 @@ impl Proxy {
         if let Some(Spanned { value: Key::Param(name), at }) = &split.sticky
             && !bind.params.contains(&name.as_str())
         {
-            issues.push(Issue::new(Code::BAD_TEMPLATE, format!("the path of this route has no parameter `{name}`")).at(*at));
+            issues.push(
+                Issue::new(Code::BAD_TEMPLATE, format!("the path of this route has no parameter `{name}`"))
+                    .at(*at),
+            );
         }
         let sticky = split.sticky.as_ref().map(|key| Hashed::new(&key.value, bind.params));
-        let arms: Vec<Arm> =
-            arms.iter().filter_map(|(name, share)| issues.take(Arm::new(name, *share, name.at, bind.params, build))).collect();
-        let header = |choice: &Option<super::to::HeaderChoice>| choice.as_ref().map(|choice| choice.header.0.clone());
+        let arms: Vec<Arm> = arms
+            .iter()
+            .filter_map(|(name, share)| issues.take(Arm::new(name, *share, name.at, bind.params, build)))
+            .collect();
+        let header =
+            |choice: &Option<super::to::HeaderChoice>| choice.as_ref().map(|choice| choice.header.0.clone());
         Some(Proxy { arms, sticky, force: header(&split.force), expose: header(&split.expose) })
     }
 
@@ -110,7 +116,9 @@ impl Proxy {
     pub fn describe(&self) -> String {
         match self.arms.as_slice() {
             [only] => only.name.to_string(),
-            arms => arms.iter().map(|arm| format!("{} {}", arm.name, arm.share)).collect::<Vec<_>>().join(", "),
+            arms => {
+                arms.iter().map(|arm| format!("{} {}", arm.name, arm.share)).collect::<Vec<_>>().join(", ")
+            }
         }
     }
 }
@@ -151,7 +159,9 @@ impl Hashed {
             Key::Path => Some(stable_hash(request.uri.path().as_bytes())),
             Key::Header(name) => request.headers.get(name).map(|value| stable_hash(value.as_bytes())),
             Key::Cookie(name) => cookie(&request.headers, name).map(|value| stable_hash(value.as_bytes())),
-            Key::Query(name) => query_value(request.uri.query(), name).map(|value| stable_hash(value.as_bytes())),
+            Key::Query(name) => {
+                query_value(request.uri.query(), name).map(|value| stable_hash(value.as_bytes()))
+            }
             Key::Param(_) => {
                 let value = x.params.value(request.uri.path(), self.param);
                 value.map(|value| stable_hash(value.as_bytes()))
@@ -162,7 +172,9 @@ impl Hashed {
 
 /// FNV-1a (64 bit) with a final mix: the same on every node, so that all send a client to the same place.
 fn stable_hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
     let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed ^ (mixed >> 33)
 }

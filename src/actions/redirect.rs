@@ -1,14 +1,14 @@
 //! `redirect`: 301, 302, 303, 307 or 308 with a templated address (RT-11).
 
-use crate::build::Bind;
 use super::to::Redirect as Rule;
+use crate::build::Bind;
+use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, authority, host};
 use crate::reply::Reply;
 use crate::value::{Issue, Spanned, Template};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::LOCATION;
-use crate::exchange::RequestHead;
 
 /// A redirect.
 pub struct Redirect {
@@ -24,7 +24,8 @@ impl Redirect {
     /// # Errors
     /// The template does not fit the route.
     pub fn new(rule: &Spanned<Rule>, bind: Bind<'_>) -> Result<Redirect, Issue> {
-        let to = rule.value.to.clone().map(|to| bind.template(&Spanned { value: to, at: rule.at })).transpose()?;
+        let to =
+            rule.value.to.clone().map(|to| bind.template(&Spanned { value: to, at: rule.at })).transpose()?;
         Ok(Redirect { status: rule.value.status, to, keep_query: rule.value.keep_query })
     }
 
@@ -39,7 +40,11 @@ impl Redirect {
         let mut location = String::with_capacity(128);
         match &self.to {
             Some(template) => x.render(template, request, &mut location),
-            None => location.extend(["https://", host(authority(request).unwrap_or_default()), request.uri.path()]),
+            None => location.extend([
+                "https://",
+                host(authority(request).unwrap_or_default()),
+                request.uri.path(),
+            ]),
         }
         // A path that begins with two slashes would be read as another host.
         if location.starts_with("//") && self.to.as_ref().is_some_and(begins_with_variable) {

@@ -1,14 +1,14 @@
 //! `respond`: an answer made here, from the configuration (RT-10).
 
-use crate::build::{Bind, Build, Value};
 use super::to::Respond as Rule;
+use crate::build::{Bind, Build, Value};
 use crate::exchange::Exchange;
+use crate::exchange::RequestHead;
 use crate::reply::Reply;
 use crate::value::{At, Code, Issue, Issues, Spanned, Template};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
-use crate::exchange::RequestHead;
 
 /// Largest file that can be an answer.
 const MAX_FILE: u64 = 16 << 20;
@@ -38,10 +38,16 @@ impl Respond {
         let status = rule.status.as_ref().map_or(200, |status| status.value);
         if !(200..=599).contains(&status) {
             let at = rule.status.as_ref().map_or(at, |status| status.at);
-            issues.push(Issue::new(Code::BAD_VALUE, format!("{status} cannot be the status of an answer")).at(at).help("use 200 to 599"));
+            issues.push(
+                Issue::new(Code::BAD_VALUE, format!("{status} cannot be the status of an answer"))
+                    .at(at)
+                    .help("use 200 to 599"),
+            );
         }
         let headers = rule.headers.iter();
-        let headers: Vec<_> = headers.filter_map(|(key, value)| Some((key.0.clone(), issues.take(bind.value(value))?))).collect();
+        let headers: Vec<_> = headers
+            .filter_map(|(key, value)| Some((key.0.clone(), issues.take(bind.value(value))?)))
+            .collect();
         let (body, content_type) = issues.take(body(rule, at, bind, build))?;
         let typed = headers.iter().any(|(name, _)| *name == CONTENT_TYPE);
         let content_type = content_type.filter(|_| !typed).map(HeaderValue::from_static);
@@ -57,7 +63,11 @@ impl Respond {
     pub fn reply(&self, request: &RequestHead, x: &Exchange) -> Reply {
         let mut headers = Vec::with_capacity(self.headers.len() + 1);
         headers.extend(self.content_type.clone().map(|value| (CONTENT_TYPE, value)));
-        headers.extend(self.headers.iter().filter_map(|(name, value)| Some((name.clone(), value.for_request(request, x)?))));
+        headers.extend(
+            self.headers
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), value.for_request(request, x)?))),
+        );
         let body = match &self.body {
             Body::Fixed(bytes) => bytes.clone(),
             Body::Text(template) => {
@@ -83,8 +93,12 @@ fn body(rule: &Rule, at: At, bind: Bind<'_>, build: &Build) -> Result<Made, Issu
         (Some(text), None, None, None) => Ok((text_body(text, bind)?, Some("text/plain; charset=utf-8"))),
         (None, Some(html), None, None) => Ok((text_body(html, bind)?, Some("text/html; charset=utf-8"))),
         (None, None, Some(json), None) => Ok((json_body(json, bind)?, Some("application/json"))),
-        (None, None, None, Some(file)) => Ok((Body::Fixed(build.file(file, MAX_FILE)?.into()), Some(media_type(&file.value)))),
-        _ => Err(Issue::new(Code::CONFLICT, "an answer has one body").at(at).help("write one of text, html, json, file")),
+        (None, None, None, Some(file)) => {
+            Ok((Body::Fixed(build.file(file, MAX_FILE)?.into()), Some(media_type(&file.value))))
+        }
+        _ => Err(Issue::new(Code::CONFLICT, "an answer has one body")
+            .at(at)
+            .help("write one of text, html, json, file")),
     }
 }
 
@@ -106,15 +120,24 @@ fn json_body(json: &Spanned<serde_json::Value>, bind: Bind<'_>) -> Result<Body, 
 }
 
 /// Compiles every text with `${` in it.
-fn collect(value: &serde_json::Value, at: At, bind: Bind<'_>, found: &mut Vec<(String, Template)>) -> Result<(), Issue> {
+fn collect(
+    value: &serde_json::Value,
+    at: At,
+    bind: Bind<'_>,
+    found: &mut Vec<(String, Template)>,
+) -> Result<(), Issue> {
     match value {
         serde_json::Value::String(text) if text.contains("${") => {
-            let template = text.parse::<Template>().map_err(|message| crate::build::problem(Code::BAD_TEMPLATE, &message, at))?;
+            let template = text
+                .parse::<Template>()
+                .map_err(|message| crate::build::problem(Code::BAD_TEMPLATE, &message, at))?;
             found.push((text.clone(), bind.template(&Spanned { value: template, at })?));
             Ok(())
         }
         serde_json::Value::Array(items) => items.iter().try_for_each(|item| collect(item, at, bind, found)),
-        serde_json::Value::Object(members) => members.values().try_for_each(|member| collect(member, at, bind, found)),
+        serde_json::Value::Object(members) => {
+            members.values().try_for_each(|member| collect(member, at, bind, found))
+        }
         _ => Ok(()),
     }
 }
@@ -128,7 +151,9 @@ fn fill(value: &mut serde_json::Value, bound: &Bound, request: &RequestHead, x: 
             }
         }
         serde_json::Value::Array(items) => items.iter_mut().for_each(|item| fill(item, bound, request, x)),
-        serde_json::Value::Object(members) => members.values_mut().for_each(|member| fill(member, bound, request, x)),
+        serde_json::Value::Object(members) => {
+            members.values_mut().for_each(|member| fill(member, bound, request, x))
+        }
         _ => {}
     }
 }

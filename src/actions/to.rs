@@ -52,7 +52,8 @@ impl TryFrom<ToInFull> for To {
             (None, Some(arms), None, None) => Ok(To::Split(Box::new(Split { arms, sticky, force, expose }))),
             (None, None, Some(respond), None) => Ok(To::Respond(Box::new(respond))),
             (None, None, None, Some(redirect)) => Ok(To::Redirect(Box::new(redirect))),
-            _ => Err("`to` needs exactly one action\nhelp: write one of upstream, split, respond, redirect".to_owned()),
+            _ => Err("`to` needs exactly one action\nhelp: write one of upstream, split, respond, redirect"
+                .to_owned()),
         }
     }
 }
@@ -189,7 +190,11 @@ text_value!(RedirectStatus, "RedirectStatus", pattern: r"^30[12378]$", "301, 302
 
 impl From<RedirectInFull> for Redirect {
     fn from(full: RedirectInFull) -> Self {
-        let own_query = full.to.parts().iter().any(|part| matches!(part, crate::value::Part::Text(text) if text.contains('?')));
+        let own_query = full
+            .to
+            .parts()
+            .iter()
+            .any(|part| matches!(part, crate::value::Part::Text(text) if text.contains('?')));
         let keep_query = full.query != Some(KeepQuery::Drop) && !own_query;
         Redirect { status: full.status.map_or(308, |status| status.0), to: Some(full.to), keep_query }
     }
@@ -201,9 +206,9 @@ impl Short for Redirect {
         if text == "https" {
             return Ok(Redirect { status: 308, to: None, keep_query: true });
         }
-        let (status, to) = text
-            .split_once(' ')
-            .ok_or_else(|| format!("`{text}` is not a redirect\nhelp: write for example `308 /new` or `https`"))?;
+        let (status, to) = text.split_once(' ').ok_or_else(|| {
+            format!("`{text}` is not a redirect\nhelp: write for example `308 /new` or `https`")
+        })?;
         Ok(RedirectInFull { status: Some(status.parse()?), to: to.trim_start().parse()?, query: None }.into())
     }
 }

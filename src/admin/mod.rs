@@ -148,7 +148,11 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-fn enter(app: &Arc<App>, stream: impl Into<crate::listen::connection::Socket>, peer: Option<std::net::SocketAddr>) {
+fn enter(
+    app: &Arc<App>,
+    stream: impl Into<crate::listen::connection::Socket>,
+    peer: Option<std::net::SocketAddr>,
+) {
     let facts = Facts { listener: 0, peer, local: None, secure: false, trusted: false };
     let connection = Connection::new(stream, facts, PATIENCE, None);
     let app = app.clone();
@@ -176,7 +180,8 @@ impl ServeHttp for App {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-        let token = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        let token =
+            head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let admitted = self.state.tokens.is_empty() || token.is_some_and(|token| self.knows(token));
         let open = matches!(path.as_str(), "/healthz" | "/readyz");
         if !open && !admitted {
@@ -189,7 +194,12 @@ impl ServeHttp for App {
             "/config" => json(&self.state.config),
             "/upstreams" => json(&self.upstreams()),
             "/status" => json(&self.status()),
-            _ => return text(StatusCode::NOT_FOUND, "not found; try /healthz /readyz /metrics /config /upstreams /status\n"),
+            _ => {
+                return text(
+                    StatusCode::NOT_FOUND,
+                    "not found; try /healthz /readyz /metrics /config /upstreams /status\n",
+                );
+            }
         };
         match method {
             Method::GET => response,
@@ -306,7 +316,9 @@ fn without_body(mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
 
 fn unauthorized() -> Response<Vec<u8>> {
     let mut response = text(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer …\n");
-    response.headers_mut().insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer realm=\"tollgate admin\""));
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer realm=\"tollgate admin\""));
     response
 }
 

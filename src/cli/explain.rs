@@ -39,7 +39,8 @@ pub(super) struct Explain {
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("a header field is written `name: value`")?;
     let name = name.trim().parse().map_err(|_| format!("`{name}` is not a header name"))?;
-    let value = value.trim().parse().map_err(|_| "the value has characters that a header cannot carry".to_owned())?;
+    let value =
+        value.trim().parse().map_err(|_| "the value has characters that a header cannot carry".to_owned())?;
     Ok((name, value))
 }
 

@@ -74,7 +74,13 @@ struct Global {
 #[derive(Clone, Debug, Args)]
 struct ConfigFile {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", env = "TOLLGATE_CONFIG", default_value = "/etc/tollgate/tollgate.yaml")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "TOLLGATE_CONFIG",
+        default_value = "/etc/tollgate/tollgate.yaml"
+    )]
     config: PathBuf,
 }
 
@@ -110,7 +116,9 @@ enum Command {
     /// Print the version
     Version(version::Version),
     /// Print a completion script for a shell
-    #[command(after_help = "Example: tollgate completions bash > /usr/share/bash-completion/completions/tollgate")]
+    #[command(
+        after_help = "Example: tollgate completions bash > /usr/share/bash-completion/completions/tollgate"
+    )]
     Completions {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,

@@ -31,7 +31,8 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, String> {
     pingora::tls::install_default_crypto_provider();
     let (mut sources, mut issues) = (Sources::default(), Issues::default());
     let loaded = load(path, &mut sources, &mut issues);
-    let mut prepared = Prepared { loaded: None, snapshot: None, shared: None, sources, issues: Issues::default() };
+    let mut prepared =
+        Prepared { loaded: None, snapshot: None, shared: None, sources, issues: Issues::default() };
     if let Some(loaded) = loaded {
         let shared = Shared {
             metrics: Metrics::new(usize::MAX).map_err(|error| error.to_string())?,
@@ -43,7 +44,11 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, String> {
         if !loaded.whole {
             further.0.retain(|issue| is_certain(issue, &loaded));
             // What is defined cannot be listed when some of it could not be read.
-            further.0.iter_mut().for_each(|issue| issue.notes.retain(|note| !note.starts_with("no upstream is") && !note.starts_with("defined:")));
+            further.0.iter_mut().for_each(|issue| {
+                issue
+                    .notes
+                    .retain(|note| !note.starts_with("no upstream is") && !note.starts_with("defined:"))
+            });
         }
         issues.0.extend(further.0);
         prepared.snapshot = snapshot.filter(|_| issues.errors() == 0);
@@ -58,11 +63,18 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, String> {
 /// Whether a finding in a document that is not whole is a finding all the same, and not caused by what is missing.
 fn is_certain(issue: &Issue, loaded: &Loaded) -> bool {
     match issue.code {
-        Code::ADDRESS_TWICE | Code::ADMIN_OPEN | Code::BAD_PATH | Code::BAD_TEMPLATE | Code::BAD_TLS | Code::UNREADABLE => true,
+        Code::ADDRESS_TWICE
+        | Code::ADMIN_OPEN
+        | Code::BAD_PATH
+        | Code::BAD_TEMPLATE
+        | Code::BAD_TLS
+        | Code::UNREADABLE => true,
         // The name may be defined by something that could not be read.
         Code::UNKNOWN_REFERENCE => {
             let name = issue.message.split('`').nth(1).unwrap_or_default();
-            let defined = |section: &str| loaded.tree.value(section).is_some_and(|section| section.value(name).is_some());
+            let defined = |section: &str| {
+                loaded.tree.value(section).is_some_and(|section| section.value(name).is_some())
+            };
             !["upstreams", "listeners"].into_iter().any(defined)
         }
         _ => false,

@@ -52,7 +52,8 @@ impl Row {
     fn cells(&self) -> [String; 8] {
         let conditions = if self.conditions == 0 { String::new() } else { format!("+{}", self.conditions) };
         let priority = if self.priority == 0 { String::new() } else { self.priority.to_string() };
-        [&self.host, &self.methods, &self.path, &conditions, &priority, &self.route, &self.to, &self.at].map(Clone::clone)
+        [&self.host, &self.methods, &self.path, &conditions, &priority, &self.route, &self.to, &self.at]
+            .map(Clone::clone)
     }
 }
 
@@ -88,7 +89,8 @@ fn table(rows: &[Row]) -> String {
     }
     let mut text = String::new();
     for line in &lines {
-        let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> =
+            line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }

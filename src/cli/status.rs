@@ -19,7 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// The admin listener: `unix:/path` or `http://address:port`
-    #[arg(long, value_name = "ADDRESS", env = "TOLLGATE_ADMIN", default_value = "unix:/run/tollgate/admin.sock")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "TOLLGATE_ADMIN",
+        default_value = "unix:/run/tollgate/admin.sock"
+    )]
     admin: String,
     /// A token, where the admin listener wants one
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -77,7 +82,8 @@ fn ask(admin: &str, token: Option<&str>) -> Result<(u16, String), String> {
     };
     let answer = answer.map_err(|error| error.to_string())?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer is not HTTP")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("the answer is not HTTP")?;
+    let status =
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("the answer is not HTTP")?;
     Ok((status, body.to_owned()))
 }
 
@@ -89,7 +95,8 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> std::io::Result<Str
 }
 
 fn human(told: &Told, color: bool) -> String {
-    let paint = |text: &str, code: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+    let paint =
+        |text: &str, code: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
     let state = match (told.draining, told.ready) {
         (true, _) => paint("draining", "33"),
         (_, true) => paint("ready", "32"),
@@ -106,14 +113,20 @@ fn human(told: &Told, color: bool) -> String {
         told.routes,
     );
     if told.task_failures > 0 || told.log_dropped > 0 {
-        text.push_str(&format!("{} task failures, {} log lines dropped\n", told.task_failures, told.log_dropped));
+        text.push_str(&format!(
+            "{} task failures, {} log lines dropped\n",
+            told.task_failures, told.log_dropped
+        ));
     }
     for upstream in &told.upstreams {
         text.push_str(&format!("upstream {}  {}  {}\n", upstream.name, upstream.protocol, upstream.balance));
         for target in &upstream.targets {
             let health = if target.healthy { paint("up  ", "32") } else { paint("DOWN", "31") };
             let reason = if target.healthy { "" } else { target.reason.as_str() };
-            text.push_str(&format!("  {health}  {:<28} weight {:<4} in flight {:<5} {reason}\n", target.address, target.weight, target.in_flight));
+            text.push_str(&format!(
+                "  {health}  {:<28} weight {:<4} in flight {:<5} {reason}\n",
+                target.address, target.weight, target.in_flight
+            ));
         }
     }
     text

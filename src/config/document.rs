@@ -7,17 +7,16 @@ use crate::filters::rules::{BodyRule, IpRules, Maintenance, RequestRules, Respon
 use crate::route::matching::Match;
 use crate::upstream::document::Upstream;
 use crate::value::{
-    ByteSize, Cidr, HeaderKey, HostPattern, Map, Name, Normalize, OneOrMany, OrNone, PathPattern, Percent, Span, Spanned,
-    Template, text_value,
+    ByteSize, Cidr, HeaderKey, HostPattern, Map, Name, Normalize, OneOrMany, OrNone, PathPattern, Percent,
+    Span, Spanned, Template, text_value,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-
 
 /// A tollgate configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -86,7 +85,9 @@ impl FromStr for Threads {
             return Ok(Threads::Auto);
         }
         let count = text.parse().ok().filter(|count| (1..=1024).contains(count)).map(Threads::Count);
-        count.ok_or_else(|| format!("`{text}` is not a number of threads\nhelp: write `auto` or a number from 1 to 1024"))
+        count.ok_or_else(|| {
+            format!("`{text}` is not a number of threads\nhelp: write `auto` or a number from 1 to 1024")
+        })
     }
 }
 

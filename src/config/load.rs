@@ -29,7 +29,8 @@ const MERGED: &[&str] = &["listeners", "upstreams", "apis"];
 /// Reads a configuration. What is found goes to `issues`, the texts to `sources`; the result is there when it can be used
 /// at all.
 pub fn load(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Loaded> {
-    let base = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let base =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let mut tree = read(path, sources, issues)?;
     check_version(&tree, issues)?;
     include(&mut tree, &base, sources, issues);
@@ -39,15 +40,20 @@ pub fn load(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<L
 }
 
 fn read(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Node> {
-    let unreadable = |why: String| Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.display()));
+    let unreadable =
+        |why: String| Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.display()));
     let mut bytes = Vec::new();
-    let result = std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+    let result =
+        std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = result {
         issues.push(unreadable(error.to_string()));
         return None;
     }
     if bytes.len() > MAX_BYTES {
-        let issue = Issue::new(Code::TOO_MUCH, format!("`{}` is larger than {}", path.display(), ByteSize(MAX_BYTES as u64)));
+        let issue = Issue::new(
+            Code::TOO_MUCH,
+            format!("`{}` is larger than {}", path.display(), ByteSize(MAX_BYTES as u64)),
+        );
         issues.push(issue.help("split it with `include`"));
         return None;
     }
@@ -68,10 +74,12 @@ fn read(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Node>
 /// The version is looked at first: another version's file would give findings that mislead.
 fn check_version(tree: &Node, issues: &mut Issues) -> Option<()> {
     let Kind::Map(_) = &tree.kind else { return Some(()) };
-    let missing = || Issue::new(Code::VERSION, "`version` is missing").at(tree.at).help("begin the file with `version: 1`");
+    let missing = || {
+        Issue::new(Code::VERSION, "`version` is missing").at(tree.at).help("begin the file with `version: 1`")
+    };
     match tree.value("version") {
         None => issues.push(missing()),
-        Some(Node { kind: Kind::Scalar(scalar), .. }) if scalar.value == serde_yaml::Value::from(1) => return Some(()),
+        Some(Node { kind: Kind::Scalar(scalar), .. }) if scalar.value == 1 => return Some(()),
         Some(other) => {
             let issue = Issue::new(Code::VERSION, "this version of the format is not known").at(other.at);
             issues.push(issue.help("this binary reads `version: 1`"));
@@ -85,7 +93,9 @@ fn include(tree: &mut Node, base: &Path, sources: &mut Sources, issues: &mut Iss
         let mut paths: Vec<PathBuf> = match glob::glob(&base.join(&pattern).to_string_lossy()) {
             Ok(paths) => paths.filter_map(Result::ok).filter(|path| path.is_file()).collect(),
             Err(error) => {
-                issues.push(Issue::new(Code::INCLUDE, format!("`{pattern}` is not a pattern: {}", error.msg)).at(at));
+                issues.push(
+                    Issue::new(Code::INCLUDE, format!("`{pattern}` is not a pattern: {}", error.msg)).at(at),
+                );
                 continue;
             }
         };
@@ -128,7 +138,8 @@ fn merge(tree: &mut Node, part: Node, issues: &mut Issues) {
         match (entry.key.value.as_str(), existing) {
             ("version", _) => {}
             ("include", _) => {
-                let issue = Issue::new(Code::INCLUDE, "an included file cannot include others").at(entry.key.at);
+                let issue =
+                    Issue::new(Code::INCLUDE, "an included file cannot include others").at(entry.key.at);
                 issues.push(issue.help("list every file in the main file"));
             }
             (_, None) => into.push(entry),
@@ -162,6 +173,7 @@ fn twice(first: &Entry, again: &Entry) -> Issue {
 /// FNV-1a (64 bit) over names and texts.
 fn hash(sources: &Sources) -> String {
     let bytes = sources.0.iter().flat_map(|source| source.text.bytes().chain([0]));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     format!("{:012x}", (hash ^ (hash >> 48)) & 0xffff_ffff_ffff)
 }

@@ -2,10 +2,10 @@
 
 use super::{Filter, Hooks, Settings, Step};
 use crate::exchange::Exchange;
+use crate::exchange::RequestHead;
 use crate::reply::{Kind, Problem};
 use crate::value::{At, ByteSize, Issues, Spanned};
 use http::header::CONTENT_LENGTH;
-use crate::exchange::RequestHead;
 
 pub(super) const NAME: &str = "body";
 
@@ -41,7 +41,10 @@ impl Filter for Body {
     }
 
     fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
-        let declared = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+        let declared = request
+            .headers
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
         if declared.is_some_and(|declared| declared > self.max.0) {
             return Step::Reply(too_large(self.max.0).reply(request, x));
         }

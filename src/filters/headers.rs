@@ -1,13 +1,13 @@
 //! `request headers` and `response headers`: remove, rename, default, set, add, always in this order (TX-01).
 
+use super::rules::HeaderRules;
 use super::{Filter, Hooks, Settings};
 use crate::build::{Bind, Value};
-use super::rules::HeaderRules;
 use crate::exchange::Exchange;
+use crate::exchange::{RequestHead, ResponseHead};
 use crate::reply::Problem;
 use crate::value::{At, HeaderKey, Issues, Map, Spanned, Template};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use crate::exchange::{RequestHead, ResponseHead};
 
 pub(super) const REQUEST: &str = "request headers";
 pub(super) const RESPONSE: &str = "response headers";
@@ -40,7 +40,12 @@ impl Filter for RequestHeaders {
         Hooks::UPSTREAM_REQUEST
     }
 
-    fn on_upstream_request(&self, head: &mut RequestHead, request: &RequestHead, x: &Exchange) -> Result<(), Problem> {
+    fn on_upstream_request(
+        &self,
+        head: &mut RequestHead,
+        request: &RequestHead,
+        x: &Exchange,
+    ) -> Result<(), Problem> {
         self.changes.apply(&mut head.headers, request, x);
         Ok(())
     }
@@ -90,7 +95,9 @@ impl Changes {
     /// `None` when there is nothing to change.
     fn new(rules: &HeaderRules, bind: Bind<'_>, issues: &mut Issues) -> Option<Changes> {
         let mut values = |map: &Map<Spanned<Template>, HeaderKey>| -> Vec<(HeaderName, Value)> {
-            map.iter().filter_map(|(key, template)| Some((key.0.clone(), issues.take(bind.value(template))?))).collect()
+            map.iter()
+                .filter_map(|(key, template)| Some((key.0.clone(), issues.take(bind.value(template))?)))
+                .collect()
         };
         let changes = Changes {
             remove: rules.remove.iter().map(|key| key.0.clone()).collect(),
@@ -103,7 +110,11 @@ impl Changes {
     }
 
     fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.rename.is_empty() && self.default.is_empty() && self.set.is_empty() && self.add.is_empty()
+        self.remove.is_empty()
+            && self.rename.is_empty()
+            && self.default.is_empty()
+            && self.set.is_empty()
+            && self.add.is_empty()
     }
 
     fn apply(&self, headers: &mut HeaderMap, request: &RequestHead, x: &Exchange) {
@@ -141,7 +152,10 @@ impl Changes {
         for (sign, list) in [("?", &self.default), ("=", &self.set), ("+", &self.add)] {
             words.extend(list.iter().map(|(name, value)| {
                 let value = value.for_request(request, x);
-                format!("{name}{sign}{}", value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default())
+                format!(
+                    "{name}{sign}{}",
+                    value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
+                )
             }));
         }
         words.join("  ")

@@ -1,11 +1,11 @@
 //! `ip`: client addresses that are let in or refused (SE-04).
 
-use super::{Filter, Hooks, Settings, Step};
 use super::rules::IpRules;
+use super::{Filter, Hooks, Settings, Step};
 use crate::exchange::Exchange;
+use crate::exchange::RequestHead;
 use crate::reply::{Kind, Problem};
 use crate::value::{At, Issues, Networks};
-use crate::exchange::RequestHead;
 use std::net::IpAddr;
 
 pub(super) const NAME: &str = "ip";

@@ -2,9 +2,9 @@
 
 use super::{Filter, Hooks, Settings, Step};
 use crate::exchange::Exchange;
+use crate::exchange::RequestHead;
 use crate::reply::{Kind, Problem};
 use crate::value::{At, Issues};
-use crate::exchange::RequestHead;
 use std::time::Duration;
 
 pub(super) const NAME: &str = "maintenance";
@@ -18,7 +18,11 @@ struct Maintenance {
 pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Box<dyn Filter>> {
     let maintenance = settings.maintenance.as_ref().filter(|maintenance| maintenance.value.on)?;
     let retry_after = maintenance.value.retry_after.map_or(Duration::from_secs(60), |span| span.0);
-    Some(Box::new(Maintenance { retry_after, message: maintenance.value.message.clone(), at: maintenance.at }))
+    Some(Box::new(Maintenance {
+        retry_after,
+        message: maintenance.value.message.clone(),
+        at: maintenance.at,
+    }))
 }
 
 impl Filter for Maintenance {

@@ -16,9 +16,9 @@ pub use version::Marker;
 
 use crate::build::Bind;
 use crate::exchange::Exchange;
+use crate::exchange::{RequestHead, ResponseHead};
 use crate::reply::{Problem, Reply};
 use crate::value::{At, ByteSize, Issues, Spanned};
-use crate::exchange::{RequestHead, ResponseHead};
 use rules::{IpRules, Maintenance, RequestRules, ResponseRules};
 
 /// A step. Every hook defaults to "nothing"; a step names in [`Filter::hooks`] those it has.
@@ -38,7 +38,12 @@ pub trait Filter: Send + Sync {
     }
 
     /// Before each attempt, on a fresh copy `head` of `request`.
-    fn on_upstream_request(&self, _head: &mut RequestHead, _request: &RequestHead, _x: &Exchange) -> Result<(), Problem> {
+    fn on_upstream_request(
+        &self,
+        _head: &mut RequestHead,
+        _request: &RequestHead,
+        _x: &Exchange,
+    ) -> Result<(), Problem> {
         Ok(())
     }
 
@@ -169,7 +174,12 @@ impl Chain {
     ///
     /// # Errors
     /// The problem that ends the request.
-    pub fn on_upstream_request(&self, head: &mut RequestHead, request: &RequestHead, x: &Exchange) -> Result<(), Problem> {
+    pub fn on_upstream_request(
+        &self,
+        head: &mut RequestHead,
+        request: &RequestHead,
+        x: &Exchange,
+    ) -> Result<(), Problem> {
         self.at(&self.upstream_request).try_for_each(|step| step.on_upstream_request(head, request, x))
     }
 

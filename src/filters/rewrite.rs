@@ -1,14 +1,14 @@
 //! `rewrite`: path, query, method and host of the upstream request (TX-02, TX-03, TX-04).
 
+use super::rules::{PathRule, QueryRules};
 use super::{Filter, Hooks, Settings};
 use crate::build::{Value, problem};
-use super::rules::{PathRule, QueryRules};
+use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, set_target};
 use crate::reply::{Kind, Problem};
 use crate::value::{At, Code, Issue, Issues, Spanned, Template};
 use http::Method;
 use http::header::HOST;
-use crate::exchange::RequestHead;
 use regex::Regex;
 use std::borrow::Cow;
 
@@ -52,10 +52,12 @@ pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Box<d
 fn make_path(rule: &Spanned<PathRule>, settings: &Settings<'_>) -> Result<Path, Issue> {
     let bad = |message: String| problem(Code::BAD_PATH, &message, rule.at);
     match &rule.value {
-        PathRule::Strip(prefix) if prefix.starts_with('/') && !prefix.ends_with('/') => Ok(Path::Strip(prefix.clone())),
-        PathRule::Strip(prefix) => {
-            Err(bad(format!("`{prefix}` cannot be stripped\nhelp: a prefix begins with `/` and does not end with one")))
+        PathRule::Strip(prefix) if prefix.starts_with('/') && !prefix.ends_with('/') => {
+            Ok(Path::Strip(prefix.clone()))
         }
+        PathRule::Strip(prefix) => Err(bad(format!(
+            "`{prefix}` cannot be stripped\nhelp: a prefix begins with `/` and does not end with one"
+        ))),
         PathRule::Replace(template) => {
             let bound = settings.bind.template(&Spanned { value: template.clone(), at: rule.at })?;
             match bound.parts().first() {
@@ -64,7 +66,8 @@ fn make_path(rule: &Spanned<PathRule>, settings: &Settings<'_>) -> Result<Path, 
             }
         }
         PathRule::Regex(regex) => {
-            let find = Regex::new(&regex.find).map_err(|error| bad(format!("`{}` is not a regular expression: {error}", regex.find)))?;
+            let find = Regex::new(&regex.find)
+                .map_err(|error| bad(format!("`{}` is not a regular expression: {error}", regex.find)))?;
             Ok(Path::Regex(find, regex.replace.clone()))
         }
     }
@@ -72,7 +75,11 @@ fn make_path(rule: &Spanned<PathRule>, settings: &Settings<'_>) -> Result<Path, 
 
 fn make_query(rules: &QueryRules, settings: &Settings<'_>, issues: &mut Issues) -> Query {
     let mut templates = |map: &crate::value::Map<Spanned<Template>, String>| -> Vec<(String, Template)> {
-        map.iter().filter_map(|(key, template)| Some((key.value.clone(), issues.take(settings.bind.template(template))?))).collect()
+        map.iter()
+            .filter_map(|(key, template)| {
+                Some((key.value.clone(), issues.take(settings.bind.template(template))?))
+            })
+            .collect()
     };
     Query {
         set: templates(&rules.set),
@@ -96,10 +103,16 @@ impl Filter for Rewrite {
         Hooks::UPSTREAM_REQUEST
     }
 
-    fn on_upstream_request(&self, head: &mut RequestHead, request: &RequestHead, x: &Exchange) -> Result<(), Problem> {
+    fn on_upstream_request(
+        &self,
+        head: &mut RequestHead,
+        request: &RequestHead,
+        x: &Exchange,
+    ) -> Result<(), Problem> {
         if self.path.is_some() || self.query.is_some() {
             let target = self.target(head, request, x);
-            set_target(head, &target).map_err(|_| Problem::from(Kind::BAD_PATH).detail("The rewritten path is not valid."))?;
+            set_target(head, &target)
+                .map_err(|_| Problem::from(Kind::BAD_PATH).detail("The rewritten path is not valid."))?;
         }
         if let Some(method) = &self.method {
             head.method = method.clone();
@@ -116,7 +129,12 @@ impl Filter for Rewrite {
         if self.path.is_some() || self.query.is_some() {
             words.push(self.target(request, request, x));
         }
-        words.extend(self.host.as_ref().and_then(|host| host.for_request(request, x)).and_then(|host| host.to_str().ok().map(|host| format!("host {host}"))));
+        words.extend(
+            self.host
+                .as_ref()
+                .and_then(|host| host.for_request(request, x))
+                .and_then(|host| host.to_str().ok().map(|host| format!("host {host}"))),
+        );
         words.join("  ")
     }
 }
@@ -125,9 +143,11 @@ impl Rewrite {
     /// The new target: `head` is what earlier steps left, `request` what templates read.
     fn target(&self, head: &RequestHead, request: &RequestHead, x: &Exchange) -> String {
         let path = head.uri.path();
-        let mut target = self.path.as_ref().map_or(Cow::Borrowed(path), |rule| rule.apply(path, request, x)).into_owned();
+        let mut target =
+            self.path.as_ref().map_or(Cow::Borrowed(path), |rule| rule.apply(path, request, x)).into_owned();
         let query = head.uri.query().unwrap_or_default();
-        let query = self.query.as_ref().map_or(Cow::Borrowed(query), |rules| rules.apply(query, request, x).into());
+        let query =
+            self.query.as_ref().map_or(Cow::Borrowed(query), |rules| rules.apply(query, request, x).into());
         if !query.is_empty() {
             target.push(if target.contains('?') { '&' } else { '?' });
             target.push_str(&query);
@@ -196,7 +216,14 @@ fn push_separator(out: &mut String, first: &mut bool) {
     }
 }
 
-fn push_filled(out: &mut String, first: &mut bool, name: &str, template: &Template, request: &RequestHead, x: &Exchange) {
+fn push_filled(
+    out: &mut String,
+    first: &mut bool,
+    name: &str,
+    template: &Template,
+    request: &RequestHead,
+    x: &Exchange,
+) {
     let mut value = String::new();
     x.render(template, request, &mut value);
     push_separator(out, first);
@@ -209,8 +236,29 @@ fn push_filled(out: &mut String, first: &mut bool, name: &str, template: &Templa
 fn push_encoded(out: &mut String, text: &str) {
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'\'' | b'(' | b')' | b'*'
-            | b'+' | b',' | b';' | b':' | b'@' | b'/' | b'?' | b'[' | b']' => out.push(char::from(byte)),
+            b'A'..=b'Z'
+            | b'a'..=b'z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'.'
+            | b'_'
+            | b'~'
+            | b'%'
+            | b'!'
+            | b'$'
+            | b'\''
+            | b'('
+            | b')'
+            | b'*'
+            | b'+'
+            | b','
+            | b';'
+            | b':'
+            | b'@'
+            | b'/'
+            | b'?'
+            | b'['
+            | b']' => out.push(char::from(byte)),
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }

@@ -1,11 +1,11 @@
 //! `version`: takes the marker that picked an API's version out of the request (RT-13).
 
 use super::{Filter, Hooks, Settings};
+use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, set_target};
 use crate::reply::{Kind, Problem};
 use crate::value::{At, Issues, Spanned};
 use http::HeaderName;
-use crate::exchange::RequestHead;
 
 pub(super) const NAME: &str = "version";
 
@@ -44,7 +44,12 @@ impl Filter for Version {
         Hooks::UPSTREAM_REQUEST
     }
 
-    fn on_upstream_request(&self, head: &mut RequestHead, _: &RequestHead, _: &Exchange) -> Result<(), Problem> {
+    fn on_upstream_request(
+        &self,
+        head: &mut RequestHead,
+        _: &RequestHead,
+        _: &Exchange,
+    ) -> Result<(), Problem> {
         let target = match &self.marker {
             Marker::Header(name) => {
                 head.headers.remove(name);

@@ -76,7 +76,9 @@ mod tests {
         let trusted = Networks::new(["10.0.0.0/8".parse().unwrap()]);
         let client = |peer: &str, lines: &[&'static str]| {
             let mut headers = HeaderMap::new();
-            lines.iter().for_each(|line| drop(headers.append("x-forwarded-for", HeaderValue::from_static(line))));
+            for line in lines {
+                headers.append("x-forwarded-for", HeaderValue::from_static(line));
+            }
             client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
         };
         assert_eq!(client("203.0.113.9", &["1.1.1.1"]), "203.0.113.9");

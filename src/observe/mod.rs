@@ -5,13 +5,13 @@ mod json;
 pub mod log;
 pub mod metrics;
 
+use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, authority};
 use crate::value::{Percent, Template};
 use access_log::AccessLog;
 use http::HeaderName;
 use http::header::USER_AGENT;
 use metrics::{Metrics, RouteMetrics};
-use crate::exchange::RequestHead;
 use std::time::{Duration, Instant, SystemTime};
 
 /// What is told, and what is kept back.
@@ -71,7 +71,13 @@ pub struct Record<'a> {
 }
 
 /// Counts the request and writes its line.
-pub fn record(record: &Record<'_>, metrics: &Metrics, route: &RouteMetrics, rules: Option<&LogRules>, log: Option<&AccessLog>) {
+pub fn record(
+    record: &Record<'_>,
+    metrics: &Metrics,
+    route: &RouteMetrics,
+    rules: Option<&LogRules>,
+    log: Option<&AccessLog>,
+) {
     let end = Instant::now();
     let x = record.exchange;
     let total = end.saturating_duration_since(x.started);
@@ -90,7 +96,13 @@ fn sampled(share: Percent) -> bool {
 }
 
 /// Writes one JSON object. The order of fields is fixed, so that lines can be read by eye.
-fn write_line(line: &mut Vec<u8>, record: &Record<'_>, rules: &LogRules, total: Duration, overhead: Duration) {
+fn write_line(
+    line: &mut Vec<u8>,
+    record: &Record<'_>,
+    rules: &LogRules,
+    total: Duration,
+    overhead: Duration,
+) {
     let (x, request) = (record.exchange, record.request);
     line.extend_from_slice(b"{\"ts\":\"");
     json::timestamp(line, SystemTime::now());

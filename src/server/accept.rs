@@ -49,7 +49,12 @@ impl Doors {
         for one in listening {
             let socket = TcpListener::from_std(one.socket)?;
             let app = doors.app(one.number);
-            let door = Door { number: one.number, gauge: doors.metrics.connections(one.name.as_str()), address: one.address, app };
+            let door = Door {
+                number: one.number,
+                gauge: doors.metrics.connections(one.name.as_str()),
+                address: one.address,
+                app,
+            };
             tokio::spawn(door.accept(doors.clone(), socket));
         }
         Ok(())
@@ -61,7 +66,11 @@ impl Doors {
         let mut options = HttpServerOptions::default();
         options.h2c = listener.is_some_and(|listener| listener.h2c);
         options.h2_idle_timeout = listener.map(|listener| listener.limits.keepalive);
-        Arc::new(App { proxy: self.proxy.clone(), options, http1: listener.is_none_or(|listener| listener.http1) })
+        Arc::new(App {
+            proxy: self.proxy.clone(),
+            options,
+            http1: listener.is_none_or(|listener| listener.http1),
+        })
     }
 }
 
@@ -107,7 +116,10 @@ impl Door {
 
 /// A client may be gone before it is accepted; without file descriptors there is nothing to do but wait.
 async fn refused(error: &io::Error) {
-    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    ) {
         return;
     }
     log::error!("accepting a connection failed: {error}");
@@ -123,7 +135,11 @@ struct App {
 
 #[async_trait]
 impl HttpServerApp for App {
-    async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
         if !self.http1 && !session.is_http2() {
             session.shutdown().await;
             return None;

@@ -30,7 +30,8 @@ impl Effective {
         Effective {
             auth: nearest(levels, |level| level.auth).cloned(),
             ip: nearest(levels, |level| level.ip).and_then(switched_on),
-            timeouts: nearest(levels, |level| level.timeouts).map_or(Spanned::built_in(Timeouts::default()), timeouts),
+            timeouts: nearest(levels, |level| level.timeouts)
+                .map_or(Spanned::built_in(Timeouts::default()), timeouts),
             body: body(nearest(levels, |level| level.body)),
             request: merged(levels, |level| level.request, merge_request),
             response: merged(levels, |level| level.response, merge_response),
@@ -38,7 +39,10 @@ impl Effective {
     }
 }
 
-fn nearest<'a, T>(levels: &[Inherited<'a>], setting: impl Fn(&Inherited<'a>) -> Option<&'a T>) -> Option<&'a T> {
+fn nearest<'a, T>(
+    levels: &[Inherited<'a>],
+    setting: impl Fn(&Inherited<'a>) -> Option<&'a T>,
+) -> Option<&'a T> {
     levels.iter().rev().find_map(setting)
 }
 
@@ -60,7 +64,9 @@ fn timeouts(written: &Spanned<rules::Timeouts>) -> Spanned<Timeouts> {
 fn body(setting: Option<&Spanned<OrNone<BodyRule>>>) -> Option<Spanned<ByteSize>> {
     match setting {
         None => Some(Spanned::built_in(DEFAULT_MAX)),
-        Some(setting) => setting.value.on().map(|rule| Spanned { value: rule.max.unwrap_or(DEFAULT_MAX), at: setting.at }),
+        Some(setting) => {
+            setting.value.on().map(|rule| Spanned { value: rule.max.unwrap_or(DEFAULT_MAX), at: setting.at })
+        }
     }
 }
 
@@ -97,7 +103,11 @@ fn merge_headers(mut far: HeaderRules, near: HeaderRules) -> HeaderRules {
         .remove
         .iter()
         .chain(near.rename.iter().map(|(from, _)| &from.value))
-        .chain([&near.default, &near.set, &near.add].into_iter().flat_map(|map| map.iter().map(|(key, _)| &key.value)))
+        .chain(
+            [&near.default, &near.set, &near.add]
+                .into_iter()
+                .flat_map(|map| map.iter().map(|(key, _)| &key.value)),
+        )
         .collect();
     let unsaid = |key: &HeaderKey| !said.contains(&key);
     far.remove.retain(unsaid);
@@ -119,6 +129,9 @@ fn joined<T>(mut far: Vec<T>, near: Vec<T>) -> Vec<T> {
     far
 }
 
-fn joined_map(far: Map<Spanned<Template>, HeaderKey>, near: Map<Spanned<Template>, HeaderKey>) -> Map<Spanned<Template>, HeaderKey> {
+fn joined_map(
+    far: Map<Spanned<Template>, HeaderKey>,
+    near: Map<Spanned<Template>, HeaderKey>,
+) -> Map<Spanned<Template>, HeaderKey> {
     Map(joined(far.0, near.0))
 }

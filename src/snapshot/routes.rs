@@ -46,15 +46,29 @@ impl<'a> Compiler<'a> {
     pub(super) fn run(&mut self) {
         for (api_name, api) in self.document.apis.iter() {
             if api.routes.is_empty() {
-                self.issues.push(Issue::new(Code::EMPTY, format!("API `{}` has no routes", api_name.value)).at(api_name.at));
+                self.issues.push(
+                    Issue::new(Code::EMPTY, format!("API `{}` has no routes", api_name.value))
+                        .at(api_name.at),
+                );
             }
             let variants = variants(api, self.issues);
             let listeners = self.listeners(api);
             for (route_name, route) in api.routes.iter() {
                 self.versions_exist(route, &variants);
                 for variant in variants.iter().filter(|variant| belongs(route, variant)) {
-                    let name = variant.name.map_or_else(|| route_name.to_string(), |version| format!("{version}.{}", route_name.value));
-                    let one = One { api_name, api, route_name, route, variant, listeners: listeners.as_deref(), name };
+                    let name = variant.name.map_or_else(
+                        || route_name.to_string(),
+                        |version| format!("{version}.{}", route_name.value),
+                    );
+                    let one = One {
+                        api_name,
+                        api,
+                        route_name,
+                        route,
+                        variant,
+                        listeners: listeners.as_deref(),
+                        name,
+                    };
                     self.route(&one);
                 }
             }
@@ -81,7 +95,8 @@ impl<'a> Compiler<'a> {
 
     fn versions_exist(&mut self, route: &Written, variants: &[Variant<'_>]) {
         for wanted in route.versions.iter().flat_map(|versions| &versions.value.0) {
-            let known: Vec<_> = variants.iter().filter_map(|variant| variant.name.map(Name::as_str)).collect();
+            let known: Vec<_> =
+                variants.iter().filter_map(|variant| variant.name.map(Name::as_str)).collect();
             if !known.contains(&wanted.as_str()) {
                 self.issues.push(unknown("version", wanted.as_str(), wanted.at, &known));
             }
@@ -89,7 +104,8 @@ impl<'a> Compiler<'a> {
     }
 
     fn route(&mut self, one: &One<'_>) {
-        let effective = Effective::new(&[self.document.defaults.settings(), one.api.settings(), one.route.settings()]);
+        let effective =
+            Effective::new(&[self.document.defaults.settings(), one.api.settings(), one.route.settings()]);
         let matches = self.required(one, &effective);
         let Some((matches, to)) = matches else { return };
         let pattern = match self.add_rules(one, matches) {
@@ -105,7 +121,11 @@ impl<'a> Compiler<'a> {
     }
 
     /// What every route must have; what is missing is reported.
-    fn required<'o>(&mut self, one: &One<'o>, effective: &Effective) -> Option<(&'o Spanned<Match>, &'o Spanned<To>)>
+    fn required<'o>(
+        &mut self,
+        one: &One<'o>,
+        effective: &Effective,
+    ) -> Option<(&'o Spanned<Match>, &'o Spanned<To>)>
     where
         'a: 'o,
     {
@@ -118,11 +138,19 @@ impl<'a> Compiler<'a> {
             missing(Code::NO_AUTH, format!("route `{id}` does not say who may call"), help);
         }
         if one.route.matches.is_none() {
-            missing(Code::MISSING_KEY, format!("route `{id}` has no `match`"), "write for example `match: GET /orders/{id}`");
+            missing(
+                Code::MISSING_KEY,
+                format!("route `{id}` has no `match`"),
+                "write for example `match: GET /orders/{id}`",
+            );
         }
         let to = one.route.to.as_ref().or(one.variant.to);
         if to.is_none() {
-            missing(Code::NO_ACTION, format!("route `{id}` has no `to`"), "write `to: UPSTREAM` on the route or its API");
+            missing(
+                Code::NO_ACTION,
+                format!("route `{id}` has no `to`"),
+                "write `to: UPSTREAM` on the route or its API",
+            );
         }
         Some((one.route.matches.as_ref()?, to?))
     }
@@ -132,7 +160,8 @@ impl<'a> Compiler<'a> {
         let number = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
         let (headers, query) = conditions(&matches.value)?;
         let methods = methods(matches)?;
-        let hosts: Vec<HostPattern> = if one.api.hosts.0.is_empty() { vec![HostPattern::Any] } else { one.api.hosts.0.clone() };
+        let hosts: Vec<HostPattern> =
+            if one.api.hosts.0.is_empty() { vec![HostPattern::Any] } else { one.api.hosts.0.clone() };
         let ways = one.variant.ways()?;
         let mut first = None;
         for way in &ways {
@@ -161,7 +190,8 @@ impl<'a> Compiler<'a> {
             ip: effective.ip.as_ref().map(|ip| Spanned { value: &ip.value, at: ip.at }),
             maintenance: one.api.maintenance.as_ref().map(|on| Spanned { value: &on.value, at: on.at }),
             body: effective.body,
-            version: version.map(|(name, marker)| Spanned { value: (name.to_string(), marker), at: one.variant.at }),
+            version: version
+                .map(|(name, marker)| Spanned { value: (name.to_string(), marker), at: one.variant.at }),
             request: &effective.request,
             response: &effective.response,
             bind,
@@ -169,7 +199,14 @@ impl<'a> Compiler<'a> {
         Chain::new(&settings, self.issues)
     }
 
-    fn push(&mut self, one: &One<'_>, pattern: PathPattern, chain: Chain, action: Action, effective: Effective) {
+    fn push(
+        &mut self,
+        one: &One<'_>,
+        pattern: PathPattern,
+        chain: Chain,
+        action: Action,
+        effective: Effective,
+    ) {
         let (api, name) = (Arc::<str>::from(one.api_name.as_str()), Arc::<str>::from(one.name.as_str()));
         self.routes.push(Arc::new(Route {
             metrics: self.build.metrics().route(&api, &name),
@@ -202,14 +239,23 @@ impl<'a> Compiler<'a> {
             if first == second || !seen.insert((first.min(second), first.max(second))) {
                 continue;
             }
-            let (Some((a, a_match)), Some((b, b_match))) = (self.labels.get(first), self.labels.get(second)) else { continue };
-            let issue = match conflict {
-                Conflict::Tie { .. } => Issue::new(Code::TIE, format!("routes `{a}` and `{b}` match the same requests"))
-                    .help("give one a header or method condition, or set `priority`"),
-                Conflict::Unreachable { .. } => Issue::new(Code::UNREACHABLE, format!("route `{a}` is never reached: `{b}` comes first"))
-                    .help(format!("lower the `priority` of `{b}`, or remove `{a}`")),
+            let (Some((a, a_match)), Some((b, b_match))) = (self.labels.get(first), self.labels.get(second))
+            else {
+                continue;
             };
-            self.issues.push(issue.at(a_match.at).label(a_match.value.clone()).and(b_match.at, b_match.value.clone()));
+            let issue = match conflict {
+                Conflict::Tie { .. } => {
+                    Issue::new(Code::TIE, format!("routes `{a}` and `{b}` match the same requests"))
+                        .help("give one a header or method condition, or set `priority`")
+                }
+                Conflict::Unreachable { .. } => {
+                    Issue::new(Code::UNREACHABLE, format!("route `{a}` is never reached: `{b}` comes first"))
+                        .help(format!("lower the `priority` of `{b}`, or remove `{a}`"))
+                }
+            };
+            self.issues.push(
+                issue.at(a_match.at).label(a_match.value.clone()).and(b_match.at, b_match.value.clone()),
+            );
         }
     }
 }
@@ -244,8 +290,14 @@ fn methods(matches: &Spanned<Match>) -> Result<Option<Methods>, Issue> {
 }
 
 fn conditions(matches: &Match) -> Result<(Vec<HeaderTest>, Vec<QueryTest>), Issue> {
-    let headers = matches.headers.iter().map(|(key, condition)| Ok(HeaderTest { name: key.0.clone(), test: test(condition)? }));
-    let query = matches.query.iter().map(|(key, condition)| Ok(QueryTest { name: key.value.clone(), test: test(condition)? }));
+    let headers = matches
+        .headers
+        .iter()
+        .map(|(key, condition)| Ok(HeaderTest { name: key.0.clone(), test: test(condition)? }));
+    let query = matches
+        .query
+        .iter()
+        .map(|(key, condition)| Ok(QueryTest { name: key.value.clone(), test: test(condition)? }));
     Ok((headers.collect::<Result<_, Issue>>()?, query.collect::<Result<_, Issue>>()?))
 }
 
@@ -257,7 +309,8 @@ fn test(condition: &Spanned<Condition>) -> Result<Test, Issue> {
         Condition::Regex(text) => {
             let regex = regex::RegexBuilder::new(text).size_limit(1 << 20).build();
             Test::Matches(regex.map_err(|error| {
-                let message = format!("`{text}` is not a regular expression: {}", last_line(&error.to_string()));
+                let message =
+                    format!("`{text}` is not a regular expression: {}", last_line(&error.to_string()));
                 Issue::new(Code::BAD_VALUE, message).at(condition.at)
             })?)
         }

@@ -10,14 +10,26 @@ use std::time::Duration;
 const MAX_PEM: u64 = 1 << 20;
 
 /// The spec of an upstream; what is wrong with it is reported.
-pub(super) fn spec(name: &Spanned<Name>, written: &Upstream, build: &Build, issues: &mut Issues) -> Result<spec::UpstreamSpec, Issue> {
-    let targets = written.targets.value.iter().map(|target| spec::TargetSpec { address: target.addr.clone(), weight: target.weight });
+pub(super) fn spec(
+    name: &Spanned<Name>,
+    written: &Upstream,
+    build: &Build,
+    issues: &mut Issues,
+) -> Result<spec::UpstreamSpec, Issue> {
+    let targets = written
+        .targets
+        .value
+        .iter()
+        .map(|target| spec::TargetSpec { address: target.addr.clone(), weight: target.weight });
     let targets: Vec<_> = targets.collect();
     check_targets(name, written, issues)?;
     let tls = written.tls.as_ref().filter(|tls| tls.value.on);
     let tls = tls.map(|tls| tls_spec(tls, build)).transpose()?;
     if let Some(tls) = written.tls.as_ref().filter(|tls| tls.value.on && !tls.value.verify.value) {
-        let issue = Issue::new(Code::UNVERIFIED, format!("certificates of upstream `{}` are not verified", name.value));
+        let issue = Issue::new(
+            Code::UNVERIFIED,
+            format!("certificates of upstream `{}` are not verified", name.value),
+        );
         issues.push(issue.at(tls.value.verify.at).help("give its CA with `ca:` instead"));
     }
     let default = spec::UpstreamSpec::new(name.value.clone(), targets);
@@ -35,7 +47,10 @@ pub(super) fn spec(name: &Spanned<Name>, written: &Upstream, build: &Build, issu
             Some(Host::Literal(text)) => spec::HostRewrite::Literal(text.as_str().into()),
         },
         tls,
-        health: written.health.as_ref().map_or_else(spec::HealthSpec::default, |health| health_spec(&health.value)),
+        health: written
+            .health
+            .as_ref()
+            .map_or_else(spec::HealthSpec::default, |health| health_spec(&health.value)),
         discovery: discovery(written),
         pool: spec::PoolSpec {
             idle: written.pool.idle.map_or(default.pool.idle, |span| span.0),
@@ -49,17 +64,30 @@ pub(super) fn spec(name: &Spanned<Name>, written: &Upstream, build: &Build, issu
 fn check_targets(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) -> Result<(), Issue> {
     let targets = &written.targets;
     if targets.value.is_empty() {
-        return Err(Issue::new(Code::EMPTY, format!("upstream `{}` has no targets", name.value)).at(targets.at));
+        return Err(
+            Issue::new(Code::EMPTY, format!("upstream `{}` has no targets", name.value)).at(targets.at)
+        );
     }
     if targets.value.iter().all(|target| target.weight == 0) {
-        let issue = Issue::new(Code::CONFLICT, format!("every target of upstream `{}` has weight 0", name.value)).at(targets.at);
+        let issue =
+            Issue::new(Code::CONFLICT, format!("every target of upstream `{}` has weight 0", name.value))
+                .at(targets.at);
         return Err(issue.help("give at least one target a weight above 0"));
     }
     let mut seen: Vec<&Spanned<Target>> = Vec::new();
     for target in &targets.value {
         if let Some(first) = seen.iter().find(|other| other.value.addr == target.value.addr) {
-            let issue = Issue::new(Code::CONFLICT, format!("target `{}` stands twice in upstream `{}`", target.addr, name.value));
-            issues.push(issue.at(first.at).label("first").and(target.at, "again").help("write it once with a higher `weight`"));
+            let issue = Issue::new(
+                Code::CONFLICT,
+                format!("target `{}` stands twice in upstream `{}`", target.addr, name.value),
+            );
+            issues.push(
+                issue
+                    .at(first.at)
+                    .label("first")
+                    .and(target.at, "again")
+                    .help("write it once with a higher `weight`"),
+            );
         }
         seen.push(target);
     }
@@ -71,8 +99,13 @@ fn tls_spec(tls: &Spanned<Tls>, build: &Build) -> Result<spec::TlsSpec, Issue> {
     let client_cert = match &tls.value.client_cert {
         None => None,
         Some(pair) => {
-            let read = |path: &std::path::Path| build.file(&Spanned { value: path.to_owned(), at: pair.at }, MAX_PEM);
-            Some(spec::ClientCert { cert: read(&pair.value.cert)?.into(), key: read(&pair.value.key)?.into() })
+            let read = |path: &std::path::Path| {
+                build.file(&Spanned { value: path.to_owned(), at: pair.at }, MAX_PEM)
+            };
+            Some(spec::ClientCert {
+                cert: read(&pair.value.cert)?.into(),
+                key: read(&pair.value.key)?.into(),
+            })
         }
     };
     Ok(spec::TlsSpec {
@@ -120,7 +153,8 @@ fn discovery(written: &Upstream) -> spec::DiscoverySpec {
 /// Where to report what the upstream itself finds wrong.
 pub(super) fn place(name: &Spanned<Name>, written: &Upstream, message: &str) -> At {
     let tls = written.tls.as_ref().map(|tls| tls.at);
-    let about_tls = ["TLS", "certificate", "key", "CA", "server name"].iter().any(|word| message.contains(word));
+    let about_tls =
+        ["TLS", "certificate", "key", "CA", "server name"].iter().any(|word| message.contains(word));
     tls.filter(|_| about_tls).unwrap_or(name.at)
 }
 

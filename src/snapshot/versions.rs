@@ -1,8 +1,8 @@
 //! Versions are sugar: each version of an API becomes a set of routes of its own.
 
-use crate::config::document::{Api, Version, VersionBy, Versions};
 use crate::actions::to::To;
 use crate::build::problem;
+use crate::config::document::{Api, Version, VersionBy, Versions};
 use crate::filters::Marker;
 use crate::route::{HeaderTest, QueryTest, Test};
 use crate::value::{At, Code, Issue, Issues, Name, PathPattern, Spanned};
@@ -42,7 +42,13 @@ pub(super) fn variants<'a>(api: &'a Api, issues: &mut Issues) -> Vec<Variant<'a>
     let variant = |(name, version): (&'a Spanned<Name>, &'a Version)| {
         let marker = issues.take(marker(&versions.value.by, name))?;
         let to = version.to.as_ref().or(api.to.as_ref());
-        Some(Variant { name: Some(&name.value), marker: Some(marker), is_default: version.default, to, at: name.at })
+        Some(Variant {
+            name: Some(&name.value),
+            marker: Some(marker),
+            is_default: version.default,
+            to,
+            at: name.at,
+        })
     };
     versions.value.versions.iter().filter_map(variant).collect()
 }
@@ -63,11 +69,17 @@ fn marker(by: &VersionBy, name: &Spanned<Name>) -> Result<Marker, Issue> {
         VersionBy::Query(key) => return Ok(Marker::Query(key.clone())),
         VersionBy::Path(pattern) => pattern,
     };
-    let fits = pattern.split_once('{').zip(pattern.split_once('}')).is_some_and(|((before, _), (_, after))| {
-        name.as_str().strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).is_some_and(|middle| !middle.is_empty())
-    });
+    let fits =
+        pattern.split_once('{').zip(pattern.split_once('}')).is_some_and(|((before, _), (_, after))| {
+            name.as_str()
+                .strip_prefix(before)
+                .and_then(|rest| rest.strip_suffix(after))
+                .is_some_and(|middle| !middle.is_empty())
+        });
     if !fits {
-        let issue = Issue::new(Code::CONFLICT, format!("version `{}` does not fit `path: {pattern}`", name.value)).at(name.at);
+        let issue =
+            Issue::new(Code::CONFLICT, format!("version `{}` does not fit `path: {pattern}`", name.value))
+                .at(name.at);
         return Err(issue.help("`path: \"v{n}\"` is for versions named v1, v2, …"));
     }
     Ok(Marker::Path(format!("/{}", name.value)))
@@ -81,21 +93,24 @@ impl Variant<'_> {
         };
         let named = match marker {
             Marker::Path(prefix) => {
-                let prefix = prefix.parse().map_err(|message: String| problem(Code::BAD_PATH, &message, self.at))?;
+                let prefix =
+                    prefix.parse().map_err(|message: String| problem(Code::BAD_PATH, &message, self.at))?;
                 Way { prefix: Some(prefix), ..Way::default() }
             }
-            Marker::Header(header) => {
-                Way { header: Some(HeaderTest { name: header.clone(), test: value_is(name) }), ..Way::default() }
-            }
+            Marker::Header(header) => Way {
+                header: Some(HeaderTest { name: header.clone(), test: value_is(name) }),
+                ..Way::default()
+            },
             Marker::Query(query) => {
                 Way { query: Some(QueryTest { name: query.clone(), test: value_is(name) }), ..Way::default() }
             }
         };
         let unnamed = match marker {
             Marker::Path(_) => Way::default(),
-            Marker::Header(header) => {
-                Way { header: Some(HeaderTest { name: header.clone(), test: Test::Absent }), ..Way::default() }
-            }
+            Marker::Header(header) => Way {
+                header: Some(HeaderTest { name: header.clone(), test: Test::Absent }),
+                ..Way::default()
+            },
             Marker::Query(query) => {
                 Way { query: Some(QueryTest { name: query.clone(), test: Test::Absent }), ..Way::default() }
             }

@@ -121,10 +121,14 @@ impl FromStr for Host {
             "client" => Ok(Host::Client),
             "target" => Ok(Host::Target),
             _ => {
-                let authority = text.parse::<http::uri::Authority>().ok().filter(|a| !a.as_str().contains('@'));
-                authority
-                    .map(|authority| Host::Literal(authority.as_str().to_owned()))
-                    .ok_or_else(|| format!("`{}` cannot be a Host\nhelp: write `client`, `target` or a name", text.escape_debug()))
+                let authority =
+                    text.parse::<http::uri::Authority>().ok().filter(|a| !a.as_str().contains('@'));
+                authority.map(|authority| Host::Literal(authority.as_str().to_owned())).ok_or_else(|| {
+                    format!(
+                        "`{}` cannot be a Host\nhelp: write `client`, `target` or a name",
+                        text.escape_debug()
+                    )
+                })
             }
         }
     }
@@ -229,10 +233,17 @@ impl FromStr for Probe {
             ("none", "") => Ok(Probe::None),
             ("tcp", "") => Ok(Probe::Tcp),
             ("grpc", service) => Ok(Probe::Grpc { service: service.trim().to_owned() }),
-            ("GET" | "HEAD" | "OPTIONS", path) if path.starts_with('/') && path.parse::<http::Uri>().is_ok() => {
-                Ok(Probe::Http { method: word.parse().map_err(|_| "not a method".to_owned())?, path: path.to_owned() })
+            ("GET" | "HEAD" | "OPTIONS", path)
+                if path.starts_with('/') && path.parse::<http::Uri>().is_ok() =>
+            {
+                Ok(Probe::Http {
+                    method: word.parse().map_err(|_| "not a method".to_owned())?,
+                    path: path.to_owned(),
+                })
             }
-            _ => Err(format!("`{text}` is not a health check\nhelp: write `GET /path`, `tcp`, `grpc`, `grpc SERVICE` or `none`")),
+            _ => Err(format!(
+                "`{text}` is not a health check\nhelp: write `GET /path`, `tcp`, `grpc`, `grpc SERVICE` or `none`"
+            )),
         }
     }
 }

@@ -14,9 +14,14 @@ impl FromStr for Cidr {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let net = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
-        let net = net.map_err(|_| format!("`{text}` is not an address or a network\nhelp: write for example `10.0.0.0/8`"))?;
+        let net = net.map_err(|_| {
+            format!("`{text}` is not an address or a network\nhelp: write for example `10.0.0.0/8`")
+        })?;
         if net.trunc() != net {
-            return Err(format!("`{text}` has bits set behind its prefix\nhelp: did you mean `{}`?", net.trunc()));
+            return Err(format!(
+                "`{text}` has bits set behind its prefix\nhelp: did you mean `{}`?",
+                net.trunc()
+            ));
         }
         Ok(Cidr(net))
     }

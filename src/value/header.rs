@@ -12,8 +12,16 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderKey(pub HeaderName);
 
-const FRAMING: &[&str] =
-    &["connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "proxy-connection"];
+const FRAMING: &[&str] = &[
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "te",
+    "trailer",
+    "upgrade",
+    "keep-alive",
+    "proxy-connection",
+];
 
 impl AsRef<str> for HeaderKey {
     fn as_ref(&self) -> &str {
@@ -24,10 +32,13 @@ impl AsRef<str> for HeaderKey {
 impl FromStr for HeaderKey {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let name = HeaderName::from_str(text)
-            .map_err(|_| format!("`{}` is not a header name\nhelp: use letters, digits and `-`", text.escape_debug()))?;
+        let name = HeaderName::from_str(text).map_err(|_| {
+            format!("`{}` is not a header name\nhelp: use letters, digits and `-`", text.escape_debug())
+        })?;
         match name.as_str() {
-            "host" => Err("the `host` header has its own setting\nhelp: use `request: { host: … }`".to_owned()),
+            "host" => {
+                Err("the `host` header has its own setting\nhelp: use `request: { host: … }`".to_owned())
+            }
             framing if FRAMING.contains(&framing) => {
                 Err(format!("`{framing}` belongs to the connection and cannot be changed by a rule"))
             }

@@ -156,7 +156,14 @@ pub struct Issue {
 impl Issue {
     /// A finding with no place, label or help yet.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Issue { code, message: message.into(), at: At::NOWHERE, label: String::new(), also: Vec::new(), notes: Vec::new() }
+        Issue {
+            code,
+            message: message.into(),
+            at: At::NOWHERE,
+            label: String::new(),
+            also: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// Sets the place.

@@ -34,7 +34,9 @@ impl FromStr for Key {
             ("cookie", name) if !name.is_empty() => Ok(Key::Cookie(name.to_owned())),
             ("query", name) if !name.is_empty() => Ok(Key::Query(name.to_owned())),
             ("param", name) if !name.is_empty() => Ok(Key::Param(name.to_owned())),
-            _ => Err(format!("`{text}` is not a key\nhelp: write client_ip, path, header:NAME, cookie:NAME, query:NAME or param:NAME")),
+            _ => Err(format!(
+                "`{text}` is not a key\nhelp: write client_ip, path, header:NAME, cookie:NAME, query:NAME or param:NAME"
+            )),
         }
     }
 }

@@ -16,7 +16,9 @@ impl FromStr for MethodName {
         }
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
             let upper = text.to_ascii_uppercase();
-            return Err(format!("`{text}` is not a method\nhelp: methods are written in capitals: `{upper}`"));
+            return Err(format!(
+                "`{text}` is not a method\nhelp: methods are written in capitals: `{upper}`"
+            ));
         }
         text.parse().map(MethodName).map_err(|_| format!("`{text}` is not a method"))
     }

@@ -38,7 +38,9 @@ impl FromStr for Name {
         if starts_well && text.len() <= 63 && text.chars().all(plain) {
             return Ok(Name(text.into()));
         }
-        Err(format!("`{text}` is not a name\nhelp: use 1 to 63 letters, digits, `-` or `_`, beginning with a letter or digit"))
+        Err(format!(
+            "`{text}` is not a name\nhelp: use 1 to 63 letters, digits, `-` or `_`, beginning with a letter or digit"
+        ))
     }
 }
 

@@ -22,12 +22,14 @@ const SIZES: &[(&str, u64)] = &[
 impl FromStr for ByteSize {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let (number, factor) = SIZES
-            .iter()
-            .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
-            .ok_or_else(|| format!("size `{text}` has no unit\nhelp: write for example `10MiB`, `64KiB` or `512B`"))?;
+        let (number, factor) =
+            SIZES.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor))).ok_or_else(
+                || format!("size `{text}` has no unit\nhelp: write for example `10MiB`, `64KiB` or `512B`"),
+            )?;
         let bytes = number.trim_end().parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
-        bytes.map(ByteSize).ok_or_else(|| format!("`{text}` is not a size\nhelp: write a whole number and a unit, for example `10MiB`"))
+        bytes.map(ByteSize).ok_or_else(|| {
+            format!("`{text}` is not a size\nhelp: write a whole number and a unit, for example `10MiB`")
+        })
     }
 }
 
@@ -35,7 +37,9 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, factor) = SIZES
             .iter()
-            .find(|(unit, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor) && (unit.len() == 3 || *factor == 1))
+            .find(|(unit, factor)| {
+                self.0 >= *factor && self.0.is_multiple_of(*factor) && (unit.len() == 3 || *factor == 1)
+            })
             .unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }
@@ -69,13 +73,15 @@ impl FromStr for Span {
         let (number, unit) = text.split_at(digits);
         let unit = unit.trim_start();
         if unit.is_empty() && !number.is_empty() {
-            return Err(format!("duration `{text}` has no unit\nhelp: write for example `{number}s` or `{number}ms`"));
+            return Err(format!(
+                "duration `{text}` has no unit\nhelp: write for example `{number}s` or `{number}ms`"
+            ));
         }
         let factor = SPANS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
         let ms = factor.zip(number.parse::<u64>().ok()).and_then(|(factor, n)| n.checked_mul(factor));
-        ms.filter(|ms| *ms <= 3_650 * 86_400_000)
-            .map(Span::millis)
-            .ok_or_else(|| format!("`{text}` is not a duration\nhelp: write a whole number and a unit: ms, s, m, h or d"))
+        ms.filter(|ms| *ms <= 3_650 * 86_400_000).map(Span::millis).ok_or_else(|| {
+            format!("`{text}` is not a duration\nhelp: write a whole number and a unit: ms, s, m, h or d")
+        })
     }
 }
 
@@ -102,7 +108,9 @@ pub struct Percent(pub u16);
 impl FromStr for Percent {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("`{text}` is not a percentage\nhelp: write for example `10%` or `0.5%`, from 0% to 100%");
+        let refuse = || {
+            format!("`{text}` is not a percentage\nhelp: write for example `10%` or `0.5%`, from 0% to 100%")
+        };
         let number = text.strip_suffix('%').ok_or_else(refuse)?.trim_end();
         let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
         let well = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
@@ -135,9 +143,13 @@ mod tests {
 
     #[test]
     fn sizes_read_and_print() {
-        for (text, bytes, printed) in
-            [("10MiB", 10 << 20, "10MiB"), ("64 KiB", 65536, "64KiB"), ("1500B", 1500, "1500B"), ("0B", 0, "0B"), ("2MB", 2_000_000, "2000000B")]
-        {
+        for (text, bytes, printed) in [
+            ("10MiB", 10 << 20, "10MiB"),
+            ("64 KiB", 65536, "64KiB"),
+            ("1500B", 1500, "1500B"),
+            ("0B", 0, "0B"),
+            ("2MB", 2_000_000, "2000000B"),
+        ] {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!((size.0, size.to_string().as_str()), (bytes, printed));
         }
@@ -148,7 +160,13 @@ mod tests {
 
     #[test]
     fn spans_read_and_print() {
-        for (text, ms, printed) in [("250ms", 250, "250ms"), ("30s", 30_000, "30s"), ("5min", 300_000, "5m"), ("48h", 172_800_000, "2d"), ("0s", 0, "0s")] {
+        for (text, ms, printed) in [
+            ("250ms", 250, "250ms"),
+            ("30s", 30_000, "30s"),
+            ("5min", 300_000, "5m"),
+            ("48h", 172_800_000, "2d"),
+            ("0s", 0, "0s"),
+        ] {
             let span: Span = text.parse().unwrap();
             assert_eq!((span.0.as_millis(), span.to_string().as_str()), (ms, printed));
         }
@@ -159,7 +177,9 @@ mod tests {
 
     #[test]
     fn percentages_read_and_print() {
-        for (text, hundredths, printed) in [("10%", 1000, "10%"), ("0.5%", 50, "0.5%"), ("99.99%", 9999, "99.99%"), ("100%", 10000, "100%")] {
+        for (text, hundredths, printed) in
+            [("10%", 1000, "10%"), ("0.5%", 50, "0.5%"), ("99.99%", 9999, "99.99%"), ("100%", 10000, "100%")]
+        {
             let percent: Percent = text.parse().unwrap();
             assert_eq!((percent.0, percent.to_string().as_str()), (hundredths, printed));
         }

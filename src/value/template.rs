@@ -41,8 +41,7 @@ pub enum Part {
     Route,
 }
 
-const SOURCES: &str =
-    "path.NAME, query.NAME, header.NAME, cookie.NAME, client_ip, request_id, host, method, scheme, api, route";
+const SOURCES: &str = "path.NAME, query.NAME, header.NAME, cookie.NAME, client_ip, request_id, host, method, scheme, api, route";
 
 impl Template {
     /// The pieces in order.
@@ -82,7 +81,10 @@ impl Template {
 fn unknown_parameter(name: &str, parameters: &[&str]) -> String {
     let known = match parameters {
         [] => "the path has no parameters".to_owned(),
-        _ => format!("the path has {}", parameters.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ")),
+        _ => format!(
+            "the path has {}",
+            parameters.iter().map(|p| format!("`{p}`")).collect::<Vec<_>>().join(", ")
+        ),
     };
     format!("`${{path.{name}}}` names no parameter of this route's path\nhelp: {known}")
 }
@@ -111,9 +113,11 @@ impl FromStr for Template {
                 continue;
             }
             parts.push(Part::Text(before.to_owned()));
-            let (name, behind) = after
-                .split_once('}')
-                .ok_or_else(|| format!("`${{{after}` is not closed\nhelp: end it with `}}`, or write `$${{` for the text `${{`"))?;
+            let (name, behind) = after.split_once('}').ok_or_else(|| {
+                format!(
+                    "`${{{after}` is not closed\nhelp: end it with `}}`, or write `$${{` for the text `${{`"
+                )
+            })?;
             parts.push(name.parse()?);
             rest = behind;
         }
@@ -165,7 +169,10 @@ mod tests {
         let template: Template = "/o/${path.id}?u=${query.u}".parse().unwrap();
         let bound = template.bind("shop", "read", &["x", "id"]).unwrap();
         let path = |part: &str| Part::Text(part.into());
-        assert_eq!(bound.parts(), [path("/o/"), Part::Path("id".into(), 1), path("?u="), Part::Query("u".into())]);
+        assert_eq!(
+            bound.parts(),
+            [path("/o/"), Part::Path("id".into(), 1), path("?u="), Part::Query("u".into())]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     reason = "a test that cannot go on says so by panicking, and shows on its standard output what led there"
 )]
 

