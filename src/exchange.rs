@@ -148,6 +148,21 @@ impl Exchange {
     }
 }
 
+/// Writes an address without the machinery of formatting: it is done for every request.
+pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    let IpAddr::V4(v4) = address else {
+        // Writing to memory cannot fail.
+        let _ = std::io::Write::write_fmt(out, format_args!("{address}"));
+        return;
+    };
+    for (number, octet) in v4.octets().into_iter().enumerate() {
+        if number > 0 {
+            out.push(b'.');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+    }
+}
+
 /// Host and port the client asked for: `:authority`, or `Host`.
 pub fn authority(head: &RequestHead) -> Option<&str> {
     match head.uri.authority() {

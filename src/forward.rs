@@ -1,6 +1,6 @@
 //! What the upstream is told about the client: `X-Forwarded-*`, `Forwarded` (RFC 7239) and the request id.
 
-use crate::exchange::{Exchange, authority};
+use crate::exchange::{Exchange, authority, push_address};
 use crate::exchange::{RequestHead, ResponseHead};
 use crate::filters::rules::Forwarded;
 use bytes::Bytes;
@@ -47,7 +47,7 @@ pub fn identify_client(
 
 fn set_x_forwarded(headers: &mut HeaderMap, request: &RequestHead, x: &Exchange) {
     let chain = x.trusted.then(|| joined(request, &X_FORWARDED_FOR)).flatten();
-    let mut addresses = chain.map_or_else(|| String::with_capacity(16), |chain| chain + ", ");
+    let mut addresses = chain.map_or_else(|| Vec::with_capacity(16), |chain| (chain + ", ").into_bytes());
     push_address(&mut addresses, x.peer_ip);
     headers.insert(X_FORWARDED_FOR, value(addresses));
     if !(x.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
@@ -64,20 +64,6 @@ fn set_x_forwarded(headers: &mut HeaderMap, request: &RequestHead, x: &Exchange)
         Some(host) => headers.insert(X_FORWARDED_HOST, host),
         None => headers.remove(X_FORWARDED_HOST),
     };
-}
-
-/// Writes an address without the machinery of formatting: it is done for every request.
-fn push_address(out: &mut String, address: IpAddr) {
-    let IpAddr::V4(v4) = address else {
-        let _ = write!(out, "{address}");
-        return;
-    };
-    for (number, octet) in v4.octets().into_iter().enumerate() {
-        if number > 0 {
-            out.push('.');
-        }
-        out.push_str(itoa::Buffer::new().format(octet));
-    }
 }
 
 /// `for`, `proto` and `host` of this hop, behind those of trusted ones (RFC 7239 section 4).
@@ -149,6 +135,6 @@ fn joined(request: &RequestHead, name: &HeaderName) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-fn value(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
+fn value(text: impl Into<Bytes>) -> HeaderValue {
+    HeaderValue::from_maybe_shared(text.into()).unwrap_or(HeaderValue::from_static(""))
 }

@@ -1,16 +1,18 @@
 //! The life of a request: one short method for each phase of the engine. Only this file touches its `Session`.
 
+mod respond;
+
 use crate::admit;
 use crate::attempt::Attempts;
-use crate::exchange::{Exchange, RequestHead, ResponseHead};
+use crate::exchange::{Exchange, RequestHead};
 use crate::filters::{Step, too_large};
 use crate::forward;
-use crate::head::{reply_head, take_request, take_response};
+use crate::head::{take_request, take_response};
 use crate::listen::Listener;
 use crate::listen::connection::facts;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::{ActiveRequest, Metrics};
-use crate::observe::{Record, RouteFacts, record};
+use crate::observe::{Record, record};
 use crate::outcome;
 use crate::reply::{Kind, Problem, Reply};
 use crate::route::Route;
@@ -19,7 +21,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{HOST, TRANSFER_ENCODING};
-use http::{Method, StatusCode, Version};
+use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -28,12 +30,6 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long the rest of a request body may take that nobody wants any more.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
-
-/// A request body no larger than this is read to its end after an early answer, so that the connection can be kept.
-const DRAIN_BYTES: usize = 64 << 10;
 
 /// The proxy's hooks.
 pub struct Gateway {
@@ -231,11 +227,7 @@ impl ProxyHttp for Gateway {
         let line = Record {
             exchange: &ctx.exchange,
             request,
-            route: route.map(|route| RouteFacts {
-                api: &route.api,
-                id: &route.id,
-                template: &route.template,
-            }),
+            route: route.map(|route| &route.fields),
             bytes_out: session.body_bytes_sent() as u64,
             listener: listener.map_or("", |listener| listener.name.as_str()),
         };
@@ -305,44 +297,6 @@ impl Context {
         route.chain.on_upstream_request(head, request, &self.exchange)
     }
 
-    /// What every answer gets, whoever made it.
-    fn decorate(&mut self, session: &mut Session, head: &mut ResponseHead) {
-        if session.is_process_shutting_down() {
-            session.set_keepalive(None);
-        }
-        self.exchange.status = head.status.as_u16();
-        head.headers.insert(&self.snapshot.telemetry.request_id, self.exchange.request_id.clone());
-        let Some(route) = &self.route else { return };
-        if let (Some(proxy), Some(arm)) = (route.action.proxy(), self.attempts.arm(route))
-            && let Some(name) = &proxy.expose
-        {
-            head.headers.insert(name, arm.value.clone());
-        }
-        route.chain.on_response(head, session.req_header(), &self.exchange);
-    }
-
-    /// The one writer of answers that tollgate makes itself.
-    async fn respond(&mut self, session: &mut Session, reply: Reply) -> pingora::Result<()> {
-        let bodiless = matches!(reply.status, 204 | 304);
-        let mut head = reply_head(&reply, bodiless);
-        self.exchange.reason = reply.reason.or(self.exchange.reason);
-        self.decorate(session, &mut head);
-        let without_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
-        if admit::declared_body(session.req_header()).is_some_and(|declared| declared <= DRAIN_BYTES as u64) {
-            session.set_close_on_response_before_downstream_finish(false);
-        }
-        session.write_response_header(Box::new(head.into()), without_body).await?;
-        let body = Some(reply.body).filter(|_| !without_body);
-        // A stream without a body is ended here too: after an error the engine would not, but reset it.
-        if body.is_some() || session.is_http2() {
-            session.write_response_body(body, true).await?;
-        }
-        if session.is_http2() {
-            drain(session).await;
-        }
-        Ok(())
-    }
-
     /// Ends the request with a problem of our own; the error only carries it to `fail_to_proxy`.
     fn refuse(&mut self, problem: impl Into<Problem>) -> Box<Error> {
         self.refusal = Some(problem.into());
@@ -364,22 +318,6 @@ fn set_up(session: &mut Session, listener: &Listener) {
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(listener.limits.keepalive.as_secs().max(1)));
     }
-    session.set_total_drain_timeout(Some(DRAIN_TIME));
+    session.set_total_drain_timeout(Some(respond::DRAIN_TIME));
     session.set_pipelining_enabled(true);
-}
-
-/// Reads what a client is still sending after its answer. Without this an HTTP/2 stream would be reset, and some clients
-/// then lose the answer (RFC 9113 section 8.1 lets us do so, but they do).
-async fn drain(session: &mut Session) {
-    let read = async {
-        let mut left = DRAIN_BYTES;
-        while let Ok(Some(piece)) = session.read_request_body().await {
-            match left.checked_sub(piece.len()) {
-                Some(rest) => left = rest,
-                None => return,
-            }
-        }
-    };
-    // Whoever takes longer gets the reset.
-    drop(tokio::time::timeout(DRAIN_TIME, read).await);
 }

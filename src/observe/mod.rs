@@ -6,12 +6,13 @@ pub mod log;
 pub mod metrics;
 
 use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, authority};
+use crate::exchange::{Exchange, authority, push_address};
 use crate::value::{Percent, Template};
 use access_log::AccessLog;
 use http::HeaderName;
 use http::header::USER_AGENT;
 use metrics::{Metrics, RouteMetrics};
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 /// What is told, and what is kept back.
@@ -45,15 +46,20 @@ pub struct LogRules {
     pub add: Vec<(String, Template)>,
 }
 
-/// What is recorded of the route besides the exchange.
-#[derive(Clone, Copy)]
-pub struct RouteFacts<'a> {
-    /// Name of the API.
-    pub api: &'a str,
-    /// `api.route`.
-    pub id: &'a str,
-    /// The path pattern.
-    pub template: &'a str,
+/// What every line says of a route, written when the route is built.
+#[derive(Clone, Debug)]
+pub struct RouteFields(Box<[u8]>);
+
+impl RouteFields {
+    /// From the names of API and route, and the path pattern.
+    pub fn new(api: &str, id: &str, template: &str) -> RouteFields {
+        let mut written = Vec::new();
+        let mut fields = Fields(&mut written);
+        fields.text("api", api);
+        fields.text("route", id);
+        fields.text("template", template);
+        RouteFields(written.into())
+    }
 }
 
 /// One request at its end.
@@ -63,7 +69,7 @@ pub struct Record<'a> {
     /// Its head, as the client sent it but for the normal form of the path.
     pub request: &'a RequestHead,
     /// Its route, if it found one.
-    pub route: Option<RouteFacts<'a>>,
+    pub route: Option<&'a RouteFields>,
     /// Bytes of response body sent.
     pub bytes_out: u64,
     /// Name of the listener.
@@ -109,7 +115,7 @@ fn write_line(
     line.push(b'"');
     let mut fields = Fields(line);
     fields.text("request_id", x.id());
-    fields.display("client_ip", x.client_ip);
+    fields.address("client_ip", x.client_ip);
     fields.text("listener", record.listener);
     fields.text("protocol", protocol(request.version));
     fields.text("scheme", x.scheme());
@@ -120,9 +126,7 @@ fn write_line(
         fields.query(query, &rules.redact_query);
     }
     if let Some(route) = record.route {
-        fields.text("api", route.api);
-        fields.text("route", route.id);
-        fields.text("template", route.template);
+        fields.0.extend_from_slice(&route.0);
     }
     fields.number("status", x.status);
     if let Some(reason) = x.reason {
@@ -156,10 +160,11 @@ fn protocol(version: http::Version) -> &'static str {
 struct Fields<'a>(&'a mut Vec<u8>);
 
 impl Fields<'_> {
+    /// Names are ours or [`crate::value::Name`]s: nothing in them needs escaping.
     fn name(&mut self, name: &str) {
-        self.0.push(b',');
-        json::string(self.0, name);
-        self.0.push(b':');
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
     }
 
     fn text(&mut self, name: &str, text: &str) {
@@ -177,10 +182,11 @@ impl Fields<'_> {
         json::millis(self.0, span);
     }
 
-    /// For values whose text never needs escaping.
-    fn display(&mut self, name: &str, value: impl std::fmt::Display) {
+    fn address(&mut self, name: &str, address: IpAddr) {
         self.name(name);
-        drop(std::io::Write::write_fmt(self.0, format_args!("\"{value}\"")));
+        self.0.push(b'"');
+        push_address(self.0, address);
+        self.0.push(b'"');
     }
 
     fn tries(&mut self, x: &Exchange) {

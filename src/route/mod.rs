@@ -19,6 +19,7 @@ pub use table::{Found, Lookup, Table};
 use crate::actions::Action;
 use crate::filters::Chain;
 use crate::filters::rules::Forwarded;
+use crate::observe::RouteFields;
 use crate::observe::metrics::RouteMetrics;
 use crate::value::{At, PathPattern};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct Route {
     pub forwarded: Forwarded,
     /// Who may call, where that is written.
     pub auth_at: At,
+    /// What the access log says of it.
+    pub fields: RouteFields,
     /// Its metrics, resolved.
     pub metrics: RouteMetrics,
 }

@@ -7,6 +7,7 @@ use crate::actions::to::To;
 use crate::build::{Bind, Build, problem, unknown};
 use crate::config::document::{Api, Document, Route as Written};
 use crate::filters::{Chain, Settings};
+use crate::observe::RouteFields;
 use crate::route::matching::{Condition, Match};
 use crate::route::{Conflict, HeaderTest, Methods, QueryTest, Route, Rule, Test, conflicts};
 use crate::value::{At, Code, HostPattern, Issue, Issues, Name, PathPattern, Spanned};
@@ -208,12 +209,14 @@ impl<'a> Compiler<'a> {
         effective: Effective,
     ) {
         let (api, name) = (Arc::<str>::from(one.api_name.as_str()), Arc::<str>::from(one.name.as_str()));
+        let (id, template) = (one.id(), pattern.to_string());
         self.routes.push(Arc::new(Route {
             metrics: self.build.metrics().route(&api, &name),
-            id: one.id().into(),
+            fields: RouteFields::new(&api, &id, &template),
+            id: id.into(),
             api,
             name,
-            template: pattern.to_string().into(),
+            template: template.into(),
             pattern,
             at: one.route_name.at,
             chain,

@@ -351,7 +351,7 @@ mod tests {
         let source = include_str!("../../observe/mod.rs");
         let code = source.split("#[cfg(test)]").next().unwrap();
         let written =
-            Regex::new(r#"(?:fields|self)\.(?:text|display|number|millis|name)\("([a-z_]+)""#).unwrap();
+            Regex::new(r#"(?:fields|self)\.(?:text|address|number|millis|name)\("([a-z_]+)""#).unwrap();
         let mut written: Vec<&str> =
             written.captures_iter(code).map(|found| found.get(1).unwrap().as_str()).collect();
         let mut documented: Vec<&str> =

@@ -1,0 +1,72 @@
+//! The one writer of answers that tollgate makes itself, and what every answer gets.
+
+use super::Context;
+use crate::admit;
+use crate::exchange::ResponseHead;
+use crate::head::reply_head;
+use crate::reply::Reply;
+use http::Method;
+use pingora::proxy::Session;
+use std::time::Duration;
+
+/// How long the rest of a request body may take that nobody wants any more.
+pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// A request body no larger than this is read to its end after an early answer, so that the connection can be kept.
+const DRAIN_BYTES: usize = 64 << 10;
+
+impl Context {
+    /// What every answer gets, whoever made it.
+    pub(super) fn decorate(&mut self, session: &mut Session, head: &mut ResponseHead) {
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
+        self.exchange.status = head.status.as_u16();
+        head.headers.insert(&self.snapshot.telemetry.request_id, self.exchange.request_id.clone());
+        let Some(route) = &self.route else { return };
+        if let (Some(proxy), Some(arm)) = (route.action.proxy(), self.attempts.arm(route))
+            && let Some(name) = &proxy.expose
+        {
+            head.headers.insert(name, arm.value.clone());
+        }
+        route.chain.on_response(head, session.req_header(), &self.exchange);
+    }
+
+    /// The one writer of answers that tollgate makes itself.
+    pub(super) async fn respond(&mut self, session: &mut Session, reply: Reply) -> pingora::Result<()> {
+        let bodiless = matches!(reply.status, 204 | 304);
+        let mut head = reply_head(&reply, bodiless);
+        self.exchange.reason = reply.reason.or(self.exchange.reason);
+        self.decorate(session, &mut head);
+        let without_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
+        if admit::declared_body(session.req_header()).is_some_and(|declared| declared <= DRAIN_BYTES as u64) {
+            session.set_close_on_response_before_downstream_finish(false);
+        }
+        session.write_response_header(Box::new(head.into()), without_body).await?;
+        let body = Some(reply.body).filter(|_| !without_body);
+        // A stream without a body is ended here too: after an error the engine would not, but reset it.
+        if body.is_some() || session.is_http2() {
+            session.write_response_body(body, true).await?;
+        }
+        if session.is_http2() {
+            drain(session).await;
+        }
+        Ok(())
+    }
+}
+
+/// Reads what a client is still sending after its answer. Without this an HTTP/2 stream would be reset, and some clients
+/// then lose the answer (RFC 9113 section 8.1 lets us do so, but they do).
+async fn drain(session: &mut Session) {
+    let read = async {
+        let mut left = DRAIN_BYTES;
+        while let Ok(Some(piece)) = session.read_request_body().await {
+            match left.checked_sub(piece.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // Whoever takes longer gets the reset.
+    drop(tokio::time::timeout(DRAIN_TIME, read).await);
+}
