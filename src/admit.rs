@@ -10,7 +10,7 @@ use crate::route::{Found, Lookup, Table};
 use crate::value::{Params, PathError, host_key, normalize};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Method, Version};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
@@ -61,6 +61,22 @@ fn new_id() -> HeaderValue {
     let mut text = [0; 36];
     let text: &[u8] = Uuid::now_v7().hyphenated().encode_lower(&mut text).as_bytes();
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(text)).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// Refuses a target that is neither a path nor an absolute address (RFC 9112 section 3.2); the engine would take it for `/`.
+///
+/// # Errors
+/// The problem that the client is told.
+pub fn check_target(raw: &[u8], method: &Method) -> Result<(), Problem> {
+    if *method == Method::CONNECT {
+        return Err(Kind::METHOD.into());
+    }
+    let scheme =
+        |scheme: &[u8]| raw.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+    match raw.starts_with(b"/") || scheme(b"http://") || scheme(b"https://") {
+        true => Ok(()),
+        false => Err(Problem::from(Kind::BAD_PATH).detail("The target is neither a path nor an address.")),
+    }
 }
 
 /// Finds the route. The path is brought to its normal form once, here; what is matched is what is sent on.
@@ -141,12 +157,4 @@ fn normalize_target(head: &mut RequestHead, listener: &Listener) -> Result<(), P
         None => normal.into_owned(),
     };
     set_target(head, &target).map_err(|_| Kind::BAD_PATH.into())
-}
-
-/// Bytes of body that the head declares: `None` when it is chunked, or cannot be known.
-pub fn declared_body(head: &RequestHead) -> Option<u64> {
-    if head.headers.contains_key(http::header::TRANSFER_ENCODING) {
-        return None;
-    }
-    head.headers.get(CONTENT_LENGTH).map_or(Some(0), |length| length.to_str().ok()?.trim().parse().ok())
 }

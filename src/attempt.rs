@@ -9,7 +9,6 @@ use crate::reply::Kind;
 use crate::route::Route;
 use crate::upstream::{Lease, TargetId};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource};
 use smallvec::SmallVec;
 use std::time::Instant;
 
@@ -92,22 +91,20 @@ impl Attempts {
         x.tries.count < MAX
     }
 
-    /// Whether the upstream has a target that was not tried.
+    /// Whether the upstream has a target to offer that was not tried.
     pub fn has_another_target(&self, route: &Route) -> bool {
-        self.arm(route)
-            .is_some_and(|arm| arm.upstream.targets().iter().any(|target| !self.tried.contains(&target.id())))
+        self.arm(route).is_some_and(|arm| arm.upstream.has_other(&self.tried))
     }
 
-    /// Counts an attempt that failed, unless it is the client that failed.
-    pub fn failed(&mut self, route: &Route, x: &mut Exchange, error: &Error) {
-        if *error.esource() == ErrorSource::Downstream {
-            return;
-        }
-        if let Some(lease) = self.lease.take() {
+    /// Ends an attempt that failed. Only what is the upstream's fault is held against it.
+    pub fn failed(&mut self, route: &Route, x: &mut Exchange, kind: Kind) {
+        let Some(lease) = self.lease.take() else { return };
+        let result = outcome::attempt(kind);
+        if result.is_some() {
             lease.observe_failure();
         }
         if let (Some(arm), Some(began)) = (self.arm(route), x.tries.began) {
-            arm.metrics.attempt(outcome::attempt(error), began.elapsed());
+            arm.metrics.attempt(result.unwrap_or(Attempt::Cancelled), began.elapsed());
         }
         x.tries.fail(Instant::now());
     }
@@ -118,11 +115,7 @@ impl Attempts {
             return;
         }
         if let (Some(arm), Some(began)) = (self.arm(route), x.tries.began) {
-            let result = match x.status {
-                499 => Attempt::Cancelled,
-                500.. => Attempt::ServerError,
-                _ => Attempt::Ok,
-            };
+            let result = if x.status >= 500 { Attempt::ServerError } else { Attempt::Ok };
             arm.metrics.attempt(result, began.elapsed());
         }
     }

@@ -1,9 +1,10 @@
 //! One request and its response so far: every fact that a step, an action, the log or a metric may ask for.
 
+use crate::value::query::{is_named, split_pair};
 use crate::value::{Params, Part, Template};
-use http::header::{COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
-use std::fmt::Write;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ pub struct Exchange {
     pub params: Params,
     /// Status of the answer, once there is one.
     pub status: u16,
+    /// Status of the problem, where the answer's own status does not tell of it: gRPC.
+    pub problem: Option<u16>,
     /// Why tollgate itself made or ended the answer: a problem's code.
     pub reason: Option<&'static str>,
     /// Bytes of request body read so far.
@@ -97,6 +100,7 @@ impl Default for Exchange {
             request_id: HeaderValue::from_static(""),
             params: Params::default(),
             status: 0,
+            problem: None,
             reason: None,
             bytes_in: 0,
             tries: Tries::default(),
@@ -122,22 +126,40 @@ impl Exchange {
 
     /// Fills in a template. What the request does not have becomes nothing.
     pub fn render(&self, template: &Template, head: &RequestHead, out: &mut String) {
+        template.parts().iter().for_each(|part| out.push_str(&self.text(part, head)));
+    }
+
+    /// Fills in a template; what comes from the request, and not from the template, goes through `escape`.
+    pub fn render_escaped(
+        &self,
+        template: &Template,
+        head: &RequestHead,
+        out: &mut String,
+        escape: impl Fn(&Part, &str, &mut String),
+    ) {
         for part in template.parts() {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Path(_, number) => out.push_str(self.param(head, usize::from(*number))),
-                Part::Query(name) => out.push_str(query_value(head.uri.query(), name).unwrap_or_default()),
-                Part::Header(name) => out.push_str(header_text(&head.headers, name).unwrap_or_default()),
-                Part::Cookie(name) => out.push_str(cookie(&head.headers, name).unwrap_or_default()),
-                Part::ClientIp => drop(write!(out, "{}", self.client_ip)),
-                Part::RequestId => out.push_str(self.id()),
-                Part::Host => out.push_str(host(authority(head).unwrap_or_default())),
-                Part::Method => out.push_str(head.method.as_str()),
-                Part::Scheme => out.push_str(self.scheme()),
-                // Bound to text when the snapshot was built.
-                Part::Api | Part::Route => {}
+                part => escape(part, &self.text(part, head), out),
             }
         }
+    }
+
+    fn text<'a>(&'a self, part: &'a Part, head: &'a RequestHead) -> Cow<'a, str> {
+        Cow::Borrowed(match part {
+            Part::Text(text) => text,
+            Part::Path(_, number) => self.param(head, usize::from(*number)),
+            Part::Query(name) => query_value(head.uri.query(), name).unwrap_or_default(),
+            Part::Header(name) => header_text(&head.headers, name).unwrap_or_default(),
+            Part::Cookie(name) => cookie(&head.headers, name).unwrap_or_default(),
+            Part::ClientIp => return Cow::Owned(self.client_ip.to_string()),
+            Part::RequestId => self.id(),
+            Part::Host => host(authority(head).unwrap_or_default()),
+            Part::Method => head.method.as_str(),
+            Part::Scheme => self.scheme(),
+            // Bound to text when the snapshot was built.
+            Part::Api | Part::Route => "",
+        })
     }
 
     /// A filled-in template as a field value; `None` when the result cannot be one (RFC 9110 section 5.5).
@@ -185,9 +207,9 @@ pub fn header_text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Optio
 
 /// The first value of a query parameter, as sent.
 pub fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?.split('&').find_map(|pair| match pair.split_once('=') {
-        Some((key, value)) => (key == name).then_some(value),
-        None => (pair == name).then_some(""),
+    query?.split('&').find_map(|pair| {
+        let (key, value) = split_pair(pair);
+        is_named(key, name).then_some(value.unwrap_or_default())
     })
 }
 
@@ -199,6 +221,14 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(';'))
         .find_map(|pair| pair.trim_start().strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Bytes of body that the head declares: `None` when it is chunked, or cannot be known.
+pub fn declared_body(head: &RequestHead) -> Option<u64> {
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    head.headers.get(CONTENT_LENGTH).map_or(Some(0), |length| length.to_str().ok()?.trim().parse().ok())
 }
 
 /// Gives the request another target; a `Host` field takes over what an absolute target said.

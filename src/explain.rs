@@ -259,8 +259,8 @@ impl Explaining<'_> {
         let target =
             lease.as_ref().map_or(first.unwrap_or_default(), |lease| lease.target().label().to_string());
         let mut upstream_head = head.clone();
-        if let Some(host) = lease.as_ref().and_then(|lease| lease.target().host()) {
-            upstream_head.headers.insert(http::header::HOST, host.clone());
+        if let Some(lease) = &lease {
+            forward::address(&mut upstream_head, lease.target());
         }
         let id = &self.snapshot.telemetry.request_id;
         forward::identify_client(&mut upstream_head, head, x, route.forwarded, id);

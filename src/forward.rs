@@ -3,6 +3,7 @@
 use crate::exchange::{Exchange, authority, push_address};
 use crate::exchange::{RequestHead, ResponseHead};
 use crate::filters::rules::Forwarded;
+use crate::upstream::Target;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,6 +13,16 @@ use std::net::IpAddr;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// What else proxies say of a client and upstreams believe; from anybody who is no trusted proxy it is a lie.
+const SPOOFABLE: [HeaderName; 6] = [
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-forwarded-scheme"),
+];
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
 /// Sets the headers. What a trusted proxy said is kept and added to; what anybody else said is replaced.
@@ -24,6 +35,11 @@ pub fn identify_client(
 ) {
     let headers = &mut head.headers;
     headers.reserve(4);
+    if !x.trusted && headers.keys().any(|name| name.as_str().starts_with("x-")) {
+        for name in &SPOOFABLE {
+            headers.remove(name);
+        }
+    }
     headers.insert(request_id, x.request_id.clone());
     let (x_forwarded, rfc7239) = match forwarded {
         Forwarded::XForwarded => (true, false),
@@ -81,8 +97,20 @@ fn forwarded_value(request: &RequestHead, x: &Exchange) -> HeaderValue {
     value(text)
 }
 
+/// Gives a head the `Host` that this target is to see, and one `Cookie` field at most.
+pub fn address(head: &mut RequestHead, target: &Target) {
+    let headers = &mut head.headers;
+    if let Some(host) = target.host() {
+        headers.insert(HOST, host.clone());
+    } else if head.uri.authority().is_none() && !headers.contains_key(HOST) {
+        // An HTTP/1.0 client need not say; what goes on is HTTP/1.1 and must (RFC 9112 section 3.2).
+        headers.insert(HOST, value(target.label().as_bytes().to_vec()));
+    }
+    join_cookies(head);
+}
+
 /// Makes one `Cookie` field of several, as HTTP/2 allows clients to split it (RFC 9113 section 8.2.3).
-pub fn join_cookies(head: &mut RequestHead) {
+fn join_cookies(head: &mut RequestHead) {
     let mut lines = head.headers.get_all(COOKIE).iter();
     if lines.next().is_none() || lines.next().is_none() {
         return;

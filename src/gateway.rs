@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::TRANSFER_ENCODING;
 use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -49,7 +49,10 @@ pub struct Context {
     attempts: Attempts,
     /// The answer that an error of ours carries to `fail_to_proxy`.
     refusal: Option<Problem>,
+    /// Bytes of request body that may still come.
     body_left: u64,
+    /// Whether what was sent upstream may be sent again.
+    sent_idempotent: bool,
     _active: ActiveRequest,
 }
 
@@ -66,6 +69,7 @@ impl ProxyHttp for Gateway {
             attempts: Attempts::default(),
             refusal: None,
             body_left: u64::MAX,
+            sent_idempotent: false,
             _active: self.metrics.request_begins(),
         })
     }
@@ -112,6 +116,10 @@ impl ProxyHttp for Gateway {
         let mut parts = take_request(head);
         let prepared = ctx.prepare(session.req_header(), &mut parts);
         *head = parts.into();
+        ctx.sent_idempotent = head.method.is_idempotent();
+        // The engine sends a body again from its beginning, and through our filter.
+        ctx.body_left = ctx.body_max();
+        ctx.exchange.bytes_in = 0;
         prepared.map_err(|problem| ctx.refuse(problem))
     }
 
@@ -167,7 +175,7 @@ impl ProxyHttp for Gateway {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let Context { route: Some(route), attempts, exchange, .. } = &mut **ctx else { return error };
-        attempts.failed(route, exchange, &error);
+        attempts.failed(route, exchange, outcome::kind(&error, true));
         // Nothing was sent, so every method may try another target.
         error.set_retry(attempts.may_go_on(exchange) && attempts.has_another_target(route));
         error
@@ -182,16 +190,17 @@ impl ProxyHttp for Gateway {
         client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("Peer: {peer}"));
+        let kind = ctx.blame(session, &error);
+        let sent_idempotent = ctx.sent_idempotent;
         let Context { route: Some(route), attempts, exchange, .. } = &mut **ctx else { return error };
-        let repeatable =
-            session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-        if repeatable && attempts.may_go_on(exchange) {
+        let repeatable = sent_idempotent && !session.as_ref().retry_buffer_truncated();
+        if repeatable && outcome::attempt(kind).is_some() && attempts.may_go_on(exchange) {
             // A connection that was kept may have been closed while the request was on its way (RFC 9112 section 9.3.1).
             error.retry.decide_reuse(client_reused);
         } else {
             error.set_retry(false);
         }
-        attempts.failed(route, exchange, &error);
+        attempts.failed(route, exchange, kind);
         error
     }
 
@@ -201,7 +210,8 @@ impl ProxyHttp for Gateway {
         error: &Error,
         ctx: &mut Box<Context>,
     ) -> FailToProxy {
-        let problem = ctx.refusal.take().unwrap_or_else(|| outcome::problem(error));
+        let kind = ctx.blame(session, error);
+        let problem = ctx.refusal.take().unwrap_or_else(|| kind.into());
         ctx.exchange.reason = Some(problem.kind.code);
         let over = FailToProxy { error_code: problem.kind.status, can_reuse_downstream: false };
         if session.response_written().is_some() {
@@ -260,6 +270,7 @@ impl Context {
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
         set_up(session, listener);
         let head = session.req_header_mut();
+        admit::check_target(head.raw_path(), &head.method)?;
         let mut parts = take_request(head);
         admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
         let found = admit::find(&mut parts, listener, facts.listener, &self.snapshot.table);
@@ -267,7 +278,6 @@ impl Context {
         let (route, params) = found?;
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
         self.exchange.params = params;
-        self.body_left = route.body_max.unwrap_or(u64::MAX);
         session.set_read_timeout(Some(route.timeouts.idle));
         session.set_write_timeout(Some(route.timeouts.idle));
         let (route, head) = (self.route.insert(route), session.req_header());
@@ -283,17 +293,9 @@ impl Context {
         let (Some(route), Some(lease)) = (&self.route, self.attempts.lease()) else {
             return Err(Kind::INTERNAL.into());
         };
-        if let Some(host) = lease.target().host() {
-            head.headers.insert(HOST, host.clone());
-        }
-        forward::join_cookies(head);
-        forward::identify_client(
-            head,
-            request,
-            &self.exchange,
-            route.forwarded,
-            &self.snapshot.telemetry.request_id,
-        );
+        forward::address(head, lease.target());
+        let id = &self.snapshot.telemetry.request_id;
+        forward::identify_client(head, request, &self.exchange, route.forwarded, id);
         route.chain.on_upstream_request(head, request, &self.exchange)
     }
 
@@ -305,9 +307,21 @@ impl Context {
         error
     }
 
+    /// What an error of the engine is about, unless it carries a problem of our own.
+    fn blame(&self, session: &mut Session, error: &Error) -> Kind {
+        match &self.refusal {
+            Some(problem) => problem.kind,
+            None => outcome::kind(error, session.as_mut().is_body_done()),
+        }
+    }
+
+    /// Most bytes of request body.
+    fn body_max(&self) -> u64 {
+        self.route.as_ref().and_then(|route| route.body_max).unwrap_or(u64::MAX)
+    }
+
     fn refuse_body(&mut self) -> Box<Error> {
-        let max = self.route.as_ref().and_then(|route| route.body_max).unwrap_or(u64::MAX);
-        let mut error = self.refuse(too_large(max));
+        let mut error = self.refuse(too_large(self.body_max()));
         error.esource = ErrorSource::Downstream;
         error
     }

@@ -1,14 +1,22 @@
-//! From what the engine says went wrong to what a client is told: 502, 503 and 504 used exactly.
+//! From what the engine says went wrong to what a client is told: 502, 503 and 504 used exactly, and blame where it belongs.
 
 use crate::observe::metrics::Attempt;
-use crate::reply::{Kind, Problem};
+use crate::reply::Kind;
 use crate::upstream::PickError;
 use pingora::{Error, ErrorSource, ErrorType};
 
-/// The problem behind an error of the engine.
-pub fn problem(error: &Error) -> Problem {
+/// What the engine calls a chunk size that is none, and a body that ends before its length.
+const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
+const PREMATURE_BODY_END: ErrorType = ErrorType::new("PrematureBodyEnd");
+
+/// The kind of problem behind an error of the engine. `request_done`: whether the client has sent its whole request.
+pub fn kind(error: &Error, request_done: bool) -> Kind {
     match error.esource() {
         ErrorSource::Downstream => downstream(error.etype()),
+        // An upstream cannot answer what it has not got: the silence is the client's.
+        ErrorSource::Upstream if *error.etype() == ErrorType::ReadTimedout && !request_done => {
+            Kind::CLIENT_TIMEOUT
+        }
         ErrorSource::Upstream => upstream(error.etype()),
         ErrorSource::Internal | ErrorSource::Unset => match error.etype() {
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Kind::CLIENT_GONE,
@@ -17,14 +25,13 @@ pub fn problem(error: &Error) -> Problem {
             _ => Kind::INTERNAL,
         },
     }
-    .into()
 }
 
 fn downstream(error: &ErrorType) -> Kind {
     match error {
         ErrorType::ReadTimedout => Kind::CLIENT_TIMEOUT,
         ErrorType::InvalidHTTPHeader => Kind::BAD_REQUEST,
-        ErrorType::HTTPStatus(413) => Kind::BODY_TOO_LARGE,
+        other if *other == INVALID_CHUNK => Kind::BAD_REQUEST,
         _ => Kind::CLIENT_GONE,
     }
 }
@@ -43,8 +50,21 @@ fn upstream(error: &ErrorType) -> Kind {
         | ErrorType::HandshakeError
         | ErrorType::TLSWantX509Lookup => Kind::TLS_FAILED,
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Kind::UPSTREAM_CLOSED,
+        other if *other == PREMATURE_BODY_END => Kind::UPSTREAM_CLOSED,
         _ => Kind::UPSTREAM_INVALID,
     }
+}
+
+/// How an attempt that ended so is counted; `None` when it was not the upstream that failed.
+pub fn attempt(kind: Kind) -> Option<Attempt> {
+    Some(match kind {
+        Kind::CONNECT_TIMEOUT => Attempt::ConnectTimeout,
+        Kind::CONNECT_FAILED => Attempt::ConnectFailed,
+        Kind::TLS_FAILED => Attempt::TlsFailed,
+        Kind::UPSTREAM_TIMEOUT => Attempt::Timeout,
+        Kind::UPSTREAM_CLOSED | Kind::UPSTREAM_INVALID => Attempt::Broken,
+        _ => return None,
+    })
 }
 
 /// The problem of an upstream that has no target to give.
@@ -53,17 +73,5 @@ pub fn unpicked(why: PickError) -> Kind {
         PickError::NoTargets => Kind::NO_TARGET,
         PickError::NoneHealthy => Kind::NO_HEALTHY_TARGET,
         PickError::Saturated => Kind::SATURATED,
-    }
-}
-
-/// How an attempt that ended with this error is counted.
-pub fn attempt(error: &Error) -> Attempt {
-    match upstream(error.etype()) {
-        Kind::CONNECT_TIMEOUT => Attempt::ConnectTimeout,
-        Kind::CONNECT_FAILED => Attempt::ConnectFailed,
-        Kind::TLS_FAILED => Attempt::TlsFailed,
-        Kind::UPSTREAM_TIMEOUT => Attempt::Timeout,
-        Kind::CLIENT_GONE => Attempt::Cancelled,
-        _ => Attempt::Broken,
     }
 }

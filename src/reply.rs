@@ -18,6 +18,8 @@ pub struct Reply {
     pub body: Bytes,
     /// Why, when this is an error: the problem's code.
     pub reason: Option<&'static str>,
+    /// Status of the problem, when this is an error.
+    pub problem: Option<u16>,
 }
 
 /// A kind of error: the same for every client, whatever form it is told in.
@@ -199,7 +201,7 @@ impl Reply {
     ) -> Self {
         headers.push((CONTENT_TYPE, content_type));
         headers.push((http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
-        Reply { status, headers, body: body.into(), reason: Some(kind.code) }
+        Reply { status, headers, body: body.into(), reason: Some(kind.code), problem: Some(kind.status) }
     }
 }
 
@@ -250,8 +252,13 @@ fn quality(accept: &str, main: &str, sub: &str) -> u16 {
     best.1
 }
 
-fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// Makes text safe inside HTML and its quoted attributes.
+pub fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 /// Percent-encoding of `grpc-message` (gRPC over HTTP/2, "Responses").

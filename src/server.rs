@@ -20,6 +20,7 @@ use crate::value::Sources;
 use accept::{Doors, Listening};
 use arc_swap::ArcSwap;
 use connections::Connections;
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use std::io;
@@ -58,10 +59,14 @@ pub fn run(start: Start) -> Result<usize, String> {
     let settings = ProcessSettings::new(&start.loaded.document);
     let listening = bind_all(&start.snapshot)?;
     let admin_socket = bind_admin(&settings.admin)?;
+    privileges::raise_file_limit();
+    // The admin socket goes to the user too; the log is opened by whom it will be reopened by. Both before any thread.
+    privileges::become_user(
+        settings.user.as_deref(),
+        admin_socket.as_ref().and_then(admin::Socket::path).as_deref(),
+    )?;
     let log = settings.access_log.clone().map(AccessLog::open).transpose();
     let log = log.map_err(|error| format!("the access log cannot be opened: {error}"))?;
-    privileges::raise_file_limit();
-    privileges::become_user(settings.user.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
         .thread_name("tollgate")
@@ -155,24 +160,33 @@ impl Process {
             let proxy = Arc::new(proxy(gateway, self.settings.threads));
             let (stop, stopping) = watch::channel(false);
             let connections = Connections::default();
-            supervisor.adopt(&current.load().tasks());
-            warm_up(&current.load()).await;
-            let doors = Doors {
-                proxy: proxy.clone(),
-                current: current.clone(),
-                metrics: shared.metrics,
-                connections: connections.clone(),
-                stopping,
-            };
             announce_addresses(&listening, admin_socket.as_ref());
-            doors.open(listening).map_err(|error| format!("a listener cannot be used: {error}"))?;
             if let Some(socket) = admin_socket {
                 admin::serve(socket, state.clone())
                     .map_err(|error| format!("the admin listener cannot be used: {error}"))?;
             }
-            state.ready.store(true, Ordering::Release);
-            announce(&current.load());
-            let end = signals.next(log.as_deref()).await;
+            let snapshot = current.load_full();
+            supervisor.adopt(&snapshot.tasks());
+            let told = tokio::select! {
+                () = warm_up(&snapshot) => None,
+                end = signals.next(log.as_deref()) => Some(end),
+            };
+            let end = match told {
+                Some(end) => end,
+                None => {
+                    let doors = Doors {
+                        proxy: proxy.clone(),
+                        current: current.clone(),
+                        metrics: shared.metrics,
+                        connections: connections.clone(),
+                        stopping,
+                    };
+                    doors.open(listening).map_err(|error| format!("a listener cannot be used: {error}"))?;
+                    state.ready.store(true, Ordering::Release);
+                    announce(&current.load());
+                    signals.next(log.as_deref()).await
+                }
+            };
             state.draining.store(true, Ordering::Release);
             // A receiver that is gone has nothing to stop.
             let _ = stop.send(true);
@@ -203,6 +217,10 @@ fn proxy(gateway: Gateway, threads: usize) -> HttpProxy<Gateway> {
         ..ServerConf::default()
     };
     let mut proxy = HttpProxy::new(gateway, Arc::new(conf));
+    // CONNECT is refused by ourselves, so that it gets an answer and a line in the log like everything else.
+    let mut options = HttpServerOptions::default();
+    options.allow_connect_method_proxying = true;
+    proxy.server_options = Some(options);
     proxy.handle_init_modules();
     proxy
 }

@@ -1,5 +1,6 @@
 //! From a configuration as written to one that runs: names resolved, everything compiled, nothing started.
 
+mod addresses;
 mod inherit;
 mod routes;
 mod upstreams;
@@ -8,8 +9,10 @@ mod versions;
 pub use inherit::Effective;
 
 use crate::build::Build;
-use crate::config::document::{AdminBind, ClientProtocol, Document, Listener as Written, Threads, TrustFrom};
-use crate::config::{Document as Config, Loaded};
+use crate::config::Loaded;
+use crate::config::document::{
+    AccessLogTo, AdminBind, ClientProtocol, Document, Listener as Written, Threads, TrustFrom,
+};
 use crate::listen::{Limits, Listener};
 use crate::observe::access_log;
 use crate::observe::metrics::{Metrics, RouteMetrics};
@@ -17,7 +20,7 @@ use crate::observe::{LogRules, Telemetry, TrustIds};
 use crate::route::{Route, Table};
 use crate::tasks::Task;
 use crate::upstream::{Client, Resolver, Upstream};
-use crate::value::{Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent, Spanned};
+use crate::value::{Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent};
 use routes::Compiler;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -106,14 +109,14 @@ impl ProcessSettings {
 fn log_target(document: &Document) -> Option<access_log::Target> {
     let to = match &document.telemetry.access_log {
         Some(OrNone::Off) => return None,
-        Some(OrNone::On(log)) => log.to.as_deref(),
-        None => None,
+        Some(OrNone::On(log)) => log.to.clone().unwrap_or_default(),
+        None => AccessLogTo::default(),
     };
     match to {
-        Some("none") => None,
-        None | Some("stdout") => Some(access_log::Target::Stdout),
-        Some("stderr") => Some(access_log::Target::Stderr),
-        Some(path) => Some(access_log::Target::File(path.into())),
+        AccessLogTo::None => None,
+        AccessLogTo::Stdout => Some(access_log::Target::Stdout),
+        AccessLogTo::Stderr => Some(access_log::Target::Stderr),
+        AccessLogTo::File(path) => Some(access_log::Target::File(path)),
     }
 }
 
@@ -129,8 +132,7 @@ impl Snapshot {
         let document = &loaded.document;
         let mut build = Build::new(&loaded.base, &shared.metrics);
         let upstreams = build_upstreams(document, shared, running, &mut build, issues);
-        check_listeners(document, issues);
-        check_admin(document, issues);
+        addresses::check(document, issues);
         let telemetry = telemetry(document, issues);
         let mut compiler = Compiler {
             document,
@@ -169,7 +171,7 @@ impl Snapshot {
 }
 
 fn build_upstreams(
-    document: &Config,
+    document: &Document,
     shared: &Shared,
     running: Option<&Snapshot>,
     build: &mut Build,
@@ -199,67 +201,7 @@ fn build_upstreams(
     upstreams
 }
 
-fn check_listeners(document: &Config, issues: &mut Issues) {
-    if document.listeners.is_empty() {
-        let issue = Issue::new(Code::EMPTY, "no listener is defined");
-        issues.push(issue.help("add for example `listeners: { web: { bind: 127.0.0.1:8080 } }`"));
-    }
-    let mut seen: Vec<(std::net::SocketAddr, &Spanned<_>, &Name)> = Vec::new();
-    for (name, written) in document.listeners.iter() {
-        if written.bind.value.0.is_empty() {
-            issues.push(
-                Issue::new(Code::EMPTY, format!("listener `{}` binds no address", name.value))
-                    .at(written.bind.at),
-            );
-        }
-        if written.protocols.as_ref().is_some_and(Vec::is_empty) {
-            issues.push(
-                Issue::new(Code::EMPTY, format!("listener `{}` speaks no protocol", name.value)).at(name.at),
-            );
-        }
-        for address in written.bind.value.0.iter().copied() {
-            if let Some((_, first, other)) = seen.iter().find(|(known, ..)| overlap(*known, address)) {
-                let issue = Issue::new(Code::ADDRESS_TWICE, format!("`{address}` is bound twice"));
-                let (first_note, note) =
-                    (format!("listener `{other}`"), format!("listener `{}`", name.value));
-                issues.push(issue.at(first.at).label(first_note).and(written.bind.at, note));
-            }
-            seen.push((address, &written.bind, &name.value));
-        }
-    }
-}
-
-/// Whether two addresses cannot both be bound: port 0 is a new one each time; an unspecified address takes its family.
-fn overlap(a: std::net::SocketAddr, b: std::net::SocketAddr) -> bool {
-    let same_ip = a.ip() == b.ip()
-        || (a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified()));
-    a.port() != 0 && a.port() == b.port() && same_ip
-}
-
-fn check_admin(document: &Config, issues: &mut Issues) {
-    for (name, token) in document.admin.tokens.iter() {
-        if token.0.len() < 8 {
-            let issue = Issue::new(
-                Code::BAD_VALUE,
-                format!("admin token `{}` is shorter than 8 characters", name.value),
-            );
-            issues.push(issue.at(name.at).help("`openssl rand -base64 24` makes a good one"));
-        }
-    }
-    if let Some(Spanned { value: AdminBind::Tcp(address), at }) = &document.admin.bind
-        && !address.ip().is_loopback()
-        && document.admin.tokens.is_empty()
-    {
-        let issue = Issue::new(
-            Code::ADMIN_OPEN,
-            format!("the admin listener at {address} would be open to everybody"),
-        )
-        .at(*at);
-        issues.push(issue.help("bind it to 127.0.0.1 or a Unix socket, or add `tokens`"));
-    }
-}
-
-fn telemetry(document: &Config, issues: &mut Issues) -> Telemetry {
+fn telemetry(document: &Document, issues: &mut Issues) -> Telemetry {
     let written = &document.telemetry;
     let id = &written.request_id;
     Telemetry {
@@ -280,7 +222,7 @@ fn telemetry(document: &Config, issues: &mut Issues) -> Telemetry {
 }
 
 fn log_rules(
-    document: &Config,
+    document: &Document,
     log: Option<&crate::config::document::AccessLog>,
     issues: &mut Issues,
 ) -> LogRules {
@@ -288,6 +230,9 @@ fn log_rules(
     let is_secret = |header: &http::HeaderName| {
         SECRET_HEADERS.contains(&header.as_str()) || redact.headers.contains(&HeaderKey(header.clone()))
     };
+    let secrets: Vec<String> =
+        SECRET_QUERY.iter().map(|name| (*name).to_owned()).chain(redact.query.iter().cloned()).collect();
+    let is_secret_parameter = |name: &str| secrets.iter().any(|secret| secret.eq_ignore_ascii_case(name));
     let mut add = Vec::new();
     for (name, template) in log.iter().flat_map(|log| log.fields.add.iter()) {
         for part in template.parts() {
@@ -296,6 +241,9 @@ fn log_rules(
                     format!("header `{header}` is redacted and cannot be logged")
                 }
                 Part::Cookie(_) => "cookies are redacted and cannot be logged".to_owned(),
+                Part::Query(name) if is_secret_parameter(name) => {
+                    format!("parameter `{name}` is redacted and cannot be logged")
+                }
                 Part::Path(..) | Part::Api | Part::Route => {
                     format!("`{}` is not the same for every route", template.value)
                 }
@@ -305,15 +253,10 @@ fn log_rules(
         }
         add.push((name.value.to_string(), template.value.clone()));
     }
-    let secrets = SECRET_QUERY.iter().map(|name| (*name).to_owned());
-    LogRules {
-        sample: log.and_then(|log| log.sample).unwrap_or(Percent(10_000)),
-        redact_query: secrets.chain(redact.query.iter().cloned()).collect(),
-        add,
-    }
+    LogRules { sample: log.and_then(|log| log.sample).unwrap_or(Percent(10_000)), redact_query: secrets, add }
 }
 
-fn report_unused(document: &Config, build: &Build, issues: &mut Issues) {
+fn report_unused(document: &Document, build: &Build, issues: &mut Issues) {
     for (name, _) in document.upstreams.iter().filter(|(name, _)| !build.is_used(&name.value)) {
         issues.push(Issue::new(Code::UNUSED, format!("upstream `{}` is never used", name.value)).at(name.at));
     }

@@ -4,7 +4,7 @@ use super::to::Redirect as Rule;
 use crate::build::Bind;
 use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, authority, host};
-use crate::reply::Reply;
+use crate::reply::{Kind, Problem, Reply};
 use crate::value::{Issue, Spanned, Template};
 use bytes::Bytes;
 use http::HeaderValue;
@@ -31,9 +31,12 @@ impl Redirect {
 
     /// The answer.
     pub fn reply(&self, request: &RequestHead, x: &Exchange) -> Reply {
+        if self.to.is_none() && authority(request).is_none() {
+            return Problem::from(Kind::BAD_HOST).reply(request, x);
+        }
         let location = HeaderValue::from_maybe_shared(Bytes::from(self.location(request, x)));
         let headers = location.map(|location| vec![(LOCATION, location)]).unwrap_or_default();
-        Reply { status: self.status, headers, body: Bytes::new(), reason: None }
+        Reply { status: self.status, headers, body: Bytes::new(), reason: None, problem: None }
     }
 
     fn location(&self, request: &RequestHead, x: &Exchange) -> String {
@@ -46,9 +49,10 @@ impl Redirect {
                 request.uri.path(),
             ]),
         }
-        // A path that begins with two slashes would be read as another host.
-        if location.starts_with("//") && self.to.as_ref().is_some_and(begins_with_variable) {
-            location.replace_range(..1, "");
+        // Two slashes in front, of either kind, would be read as another host (WHATWG URL, "relative state").
+        let path = location.trim_start_matches(['/', '\\']);
+        if location.len() - path.len() > 1 && self.to.as_ref().is_some_and(names_no_host) {
+            location = format!("/{path}");
         }
         if let Some(query) = request.uri.query().filter(|_| self.keep_query) {
             location.extend(["?", query]);
@@ -65,6 +69,7 @@ impl Redirect {
     }
 }
 
-fn begins_with_variable(template: &Template) -> bool {
+/// Whether the template itself does not begin with `//`.
+fn names_no_host(template: &Template) -> bool {
     !matches!(template.parts().first(), Some(crate::value::Part::Text(text)) if text.starts_with("//"))
 }

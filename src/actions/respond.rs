@@ -4,7 +4,7 @@ use super::to::Respond as Rule;
 use crate::build::{Bind, Build, Value};
 use crate::exchange::Exchange;
 use crate::exchange::RequestHead;
-use crate::reply::Reply;
+use crate::reply::{Reply, escape_html};
 use crate::value::{At, Code, Issue, Issues, Spanned, Template};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -24,6 +24,7 @@ pub struct Respond {
 enum Body {
     Fixed(Bytes),
     Text(Template),
+    Html(Template),
     Json(serde_json::Value, Bound),
 }
 
@@ -75,13 +76,20 @@ impl Respond {
                 x.render(template, request, &mut text);
                 text.into()
             }
+            Body::Html(template) => {
+                let mut text = String::with_capacity(128);
+                x.render_escaped(template, request, &mut text, |_, value, out| {
+                    out.push_str(&escape_html(value))
+                });
+                text.into()
+            }
             Body::Json(value, bound) => {
                 let mut value = value.clone();
                 fill(&mut value, bound, request, x);
                 value.to_string().into()
             }
         };
-        Reply { status: self.status, headers, body, reason: None }
+        Reply { status: self.status, headers, body, reason: None, problem: None }
     }
 }
 
@@ -90,8 +98,12 @@ type Made = (Body, Option<&'static str>);
 fn body(rule: &Rule, at: At, bind: Bind<'_>, build: &Build) -> Result<Made, Issue> {
     match (&rule.text, &rule.html, &rule.json, &rule.file) {
         (None, None, None, None) => Ok((Body::Fixed(Bytes::new()), None)),
-        (Some(text), None, None, None) => Ok((text_body(text, bind)?, Some("text/plain; charset=utf-8"))),
-        (None, Some(html), None, None) => Ok((text_body(html, bind)?, Some("text/html; charset=utf-8"))),
+        (Some(text), None, None, None) => {
+            Ok((text_body(text, bind, Body::Text)?, Some("text/plain; charset=utf-8")))
+        }
+        (None, Some(html), None, None) => {
+            Ok((text_body(html, bind, Body::Html)?, Some("text/html; charset=utf-8")))
+        }
         (None, None, Some(json), None) => Ok((json_body(json, bind)?, Some("application/json"))),
         (None, None, None, Some(file)) => {
             Ok((Body::Fixed(build.file(file, MAX_FILE)?.into()), Some(media_type(&file.value))))
@@ -102,11 +114,11 @@ fn body(rule: &Rule, at: At, bind: Bind<'_>, build: &Build) -> Result<Made, Issu
     }
 }
 
-fn text_body(text: &Spanned<Template>, bind: Bind<'_>) -> Result<Body, Issue> {
+fn text_body(text: &Spanned<Template>, bind: Bind<'_>, filled: fn(Template) -> Body) -> Result<Body, Issue> {
     let bound = bind.template(text)?;
     Ok(match bound.constant() {
         Some(constant) => Body::Fixed(Bytes::copy_from_slice(constant.as_bytes())),
-        None => Body::Text(bound),
+        None => filled(bound),
     })
 }
 

@@ -1,9 +1,9 @@
 //! `tollgate explain`: what would become of a request.
 
 use super::output::{data, fail, findings, json};
-use super::prepare::prepare;
+use super::prepare::{Prepared, prepare};
 use super::{ConfigFile, Exit, Global, Output};
-use crate::explain::{Question, explain};
+use crate::explain::{Explanation, Question, explain};
 use clap::Args;
 use http::{HeaderName, HeaderValue, Method};
 use std::net::IpAddr;
@@ -66,8 +66,19 @@ impl Explain {
         let question = Question { method, url, headers, from: self.from, listener };
         match (explain(snapshot, &prepared.sources, &question), self.output) {
             (Err(error), _) => fail(&error),
-            (Ok(told), Output::Json) => json(&told),
-            (Ok(told), Output::Human) => data(&told.to_string()),
+            (Ok(told), Output::Json) => json(&masked(told, &prepared)),
+            (Ok(told), Output::Human) => data(&masked(told, &prepared).to_string()),
         }
     }
+}
+
+/// Steps and actions show their values; what came from outside is shown as it is written.
+fn masked(mut told: Explanation, prepared: &Prepared) -> Explanation {
+    if let Some(loaded) = &prepared.loaded {
+        told.steps.iter_mut().for_each(|step| step.what = loaded.mask(&step.what));
+        if let Some(location) = told.answered.as_mut().and_then(|answered| answered.location.as_mut()) {
+            *location = loaded.mask(location);
+        }
+    }
+    told
 }

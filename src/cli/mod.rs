@@ -53,7 +53,7 @@ Start with:
   tollgate explain -c tollgate.yaml GET http://localhost/hello
   tollgate run -c tollgate.yaml
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused, 130 interrupted.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused.
 Data goes to stdout, talk to stderr.";
 
 /// Options of every command.

@@ -50,6 +50,7 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, String> {
                     .retain(|note| !note.starts_with("no upstream is") && !note.starts_with("defined:"))
             });
         }
+        further.0.iter_mut().for_each(|issue| mask(issue, &loaded));
         issues.0.extend(further.0);
         prepared.snapshot = snapshot.filter(|_| issues.errors() == 0);
         prepared.loaded = Some(loaded);
@@ -58,6 +59,17 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, String> {
     issues.sort();
     prepared.issues = issues;
     Ok(prepared)
+}
+
+/// Findings of building quote values; what came from outside must not be told.
+fn mask(issue: &mut Issue, loaded: &Loaded) {
+    issue.message = loaded.mask(&issue.message);
+    issue.label = loaded.mask(&issue.label);
+    issue
+        .notes
+        .iter_mut()
+        .chain(issue.also.iter_mut().map(|(_, note)| note))
+        .for_each(|text| *text = loaded.mask(text));
 }
 
 /// Whether a finding in a document that is not whole is a finding all the same, and not caused by what is missing.

@@ -1,11 +1,10 @@
 //! `tollgate routes`: the routes in the order in which they are tried.
 
 use super::output::{data, fail, findings, json};
-use super::prepare::prepare;
+use super::prepare::{Prepared, prepare};
 use super::{ConfigFile, Exit, Global, Output};
 use crate::route::Rule;
 use crate::snapshot::Snapshot;
-use crate::value::Sources;
 use clap::Args;
 use serde::Serialize;
 
@@ -35,7 +34,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(rule: &Rule, snapshot: &Snapshot, sources: &Sources) -> Option<Row> {
+    fn new(rule: &Rule, snapshot: &Snapshot, prepared: &Prepared) -> Option<Row> {
         let route = snapshot.routes.get(rule.route as usize)?;
         Some(Row {
             priority: rule.priority,
@@ -44,8 +43,8 @@ impl Row {
             path: rule.path.to_string(),
             conditions: rule.conditions(),
             route: route.id.to_string(),
-            to: route.action.describe(),
-            at: sources.line(route.at),
+            to: prepared.loaded.as_ref()?.mask(&route.action.describe()),
+            at: prepared.sources.line(route.at),
         })
     }
 
@@ -72,7 +71,7 @@ impl Routes {
             _ => true,
         };
         let rules = snapshot.table.order().iter().filter(wanted);
-        let rows: Vec<Row> = rules.filter_map(|rule| Row::new(rule, snapshot, &prepared.sources)).collect();
+        let rows: Vec<Row> = rules.filter_map(|rule| Row::new(rule, snapshot, &prepared)).collect();
         match self.output {
             Output::Json => json(&rows),
             Output::Human => data(&table(&rows)),

@@ -5,7 +5,7 @@ use super::{Exit, Global, Output};
 use crate::admin::Status as Told;
 use clap::Args;
 use std::io::{IsTerminal, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn ask(admin: &str, token: Option<&str>) -> Result<(u16, String), String> {
         }),
         None => {
             let address = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
-            TcpStream::connect(address).and_then(|stream| {
+            connect(address).and_then(|stream| {
                 stream.set_read_timeout(Some(PATIENCE))?;
                 exchange(stream, &request)
             })
@@ -85,6 +85,17 @@ fn ask(admin: &str, token: Option<&str>) -> Result<(u16, String), String> {
     let status =
         head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("the answer is not HTTP")?;
     Ok((status, body.to_owned()))
+}
+
+fn connect(address: &str) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn exchange(mut stream: impl Read + Write, request: &str) -> std::io::Result<String> {

@@ -192,14 +192,56 @@ pub struct Telemetry {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccessLog {
-    /// `stdout` (default), `stderr` or the path of a file, which USR1 reopens.
-    pub to: Option<String>,
+    /// `stdout` (default), `stderr`, `none`, or the absolute path of a file, which USR1 reopens.
+    pub to: Option<AccessLogTo>,
     /// Share of requests that are logged; answers with status 500 and above always are. Default `100%`.
     pub sample: Option<Percent>,
     /// Further fields.
     #[serde(default)]
     pub fields: LogFields,
 }
+
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLogTo {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Nowhere.
+    None,
+    /// A file.
+    File(PathBuf),
+}
+
+impl FromStr for AccessLogTo {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "stdout" => Ok(AccessLogTo::Stdout),
+            "stderr" => Ok(AccessLogTo::Stderr),
+            "none" => Ok(AccessLogTo::None),
+            path if path.starts_with('/') => Ok(AccessLogTo::File(path.into())),
+            _ => Err(format!(
+                "`{text}` is no place for a log\nhelp: write `stdout`, `stderr`, `none` or an absolute path"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for AccessLogTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AccessLogTo::Stdout => f.write_str("stdout"),
+            AccessLogTo::Stderr => f.write_str("stderr"),
+            AccessLogTo::None => f.write_str("none"),
+            AccessLogTo::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+text_value!(AccessLogTo, "AccessLogTo", pattern: r"^(stdout|stderr|none|/.+)$", "`stdout`, `stderr`, `none` or an absolute path");
 
 /// Further fields of the access log.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

@@ -19,8 +19,40 @@ pub struct Loaded {
     pub tree: Node,
     /// The directory relative paths begin at.
     pub base: PathBuf,
+    /// Values from outside and how they are written, for [`Loaded::mask`].
+    secrets: Vec<(String, String)>,
     /// Hash of all texts, 12 hexadecimal digits: the same text has the same hash on every node.
     pub hash: String,
+}
+
+impl Loaded {
+    /// The text with every value from outside (`${env:…}`, `${file:…}`, `${cred:…}`) put back to how it is written.
+    pub fn mask(&self, text: &str) -> String {
+        let put_back = |text: String, (value, written): &(String, String)| text.replace(value, written);
+        self.secrets.iter().fold(text.to_owned(), put_back)
+    }
+}
+
+/// What came from outside. Of values shorter than four characters nothing is hidden: they would be found everywhere.
+fn secrets(node: &Node) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut left = vec![node];
+    while let Some(node) = left.pop() {
+        match &node.kind {
+            Kind::Seq(items) => left.extend(items),
+            Kind::Map(entries) => left.extend(entries.iter().map(|entry| &entry.value)),
+            Kind::Scalar(scalar) if scalar.secret => {
+                if let (Some(value), Some(written)) = (scalar.value.as_str(), &scalar.written) {
+                    found.push((value.to_owned(), written.clone()));
+                }
+            }
+            Kind::Scalar(_) | Kind::Refused => {}
+        }
+    }
+    found.retain(|(value, _)| value.len() > 3);
+    // Longer ones first: one may be part of another.
+    found.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+    found
 }
 
 /// Sections whose entries are merged by name when files are included.
@@ -36,7 +68,7 @@ pub fn load(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<L
     include(&mut tree, &base, sources, issues);
     interpolate(&mut tree, &Environment::process(&base), issues);
     let (document, whole) = de::read_what_can_be::<Document>(&tree, issues)?;
-    Some(Loaded { document, tree, base, hash: hash(sources), whole })
+    Some(Loaded { secrets: secrets(&tree), document, tree, base, hash: hash(sources), whole })
 }
 
 fn read(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Node> {

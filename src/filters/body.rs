@@ -1,11 +1,10 @@
 //! `body`: the size of the request body (RT-17). What is declared is refused here; what is sent is counted by the gateway.
 
 use super::{Filter, Hooks, Settings, Step};
-use crate::exchange::Exchange;
 use crate::exchange::RequestHead;
+use crate::exchange::{Exchange, declared_body};
 use crate::reply::{Kind, Problem};
 use crate::value::{At, ByteSize, Issues, Spanned};
-use http::header::CONTENT_LENGTH;
 
 pub(super) const NAME: &str = "body";
 
@@ -41,11 +40,7 @@ impl Filter for Body {
     }
 
     fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
-        let declared = request
-            .headers
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
-        if declared.is_some_and(|declared| declared > self.max.0) {
+        if declared_body(request).is_some_and(|declared| declared > self.max.0) {
             return Step::Reply(too_large(self.max.0).reply(request, x));
         }
         Step::Continue

@@ -6,7 +6,8 @@ use crate::build::{Value, problem};
 use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, set_target};
 use crate::reply::{Kind, Problem};
-use crate::value::{At, Code, Issue, Issues, Spanned, Template};
+use crate::value::query::{is_named, split_pair};
+use crate::value::{At, Code, Issue, Issues, Normalize, Part, Spanned, Template, normalize};
 use http::Method;
 use http::header::HOST;
 use regex::Regex;
@@ -43,6 +44,11 @@ pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Box<d
     let query = rules.query.as_ref().map(|rules| make_query(rules, settings, issues));
     let host = rules.host.as_ref().and_then(|host| issues.take(settings.bind.value(host)));
     let method = rules.method.as_ref().map(|method| method.0.clone());
+    if method == Some(Method::HEAD) {
+        let issue =
+            Issue::new(Code::CONFLICT, "a request cannot be made a HEAD: its answer would lose its body");
+        issues.push(issue.at(settings.request.at));
+    }
     if path.is_none() && query.is_none() && method.is_none() && host.is_none() {
         return None;
     }
@@ -61,7 +67,7 @@ fn make_path(rule: &Spanned<PathRule>, settings: &Settings<'_>) -> Result<Path, 
         PathRule::Replace(template) => {
             let bound = settings.bind.template(&Spanned { value: template.clone(), at: rule.at })?;
             match bound.parts().first() {
-                Some(crate::value::Part::Text(text)) if text.starts_with('/') => Ok(Path::Replace(bound)),
+                Some(Part::Text(text)) if text.starts_with('/') => Ok(Path::Replace(bound)),
                 _ => Err(bad(format!("the new path `{template}` does not begin with `/`"))),
             }
         }
@@ -110,7 +116,7 @@ impl Filter for Rewrite {
         x: &Exchange,
     ) -> Result<(), Problem> {
         if self.path.is_some() || self.query.is_some() {
-            let target = self.target(head, request, x);
+            let target = self.target(head, request, x)?;
             set_target(head, &target)
                 .map_err(|_| Problem::from(Kind::BAD_PATH).detail("The rewritten path is not valid."))?;
         }
@@ -127,7 +133,7 @@ impl Filter for Rewrite {
         let mut words = Vec::new();
         words.extend(self.method.as_ref().map(ToString::to_string));
         if self.path.is_some() || self.query.is_some() {
-            words.push(self.target(request, request, x));
+            words.push(self.target(request, request, x).unwrap_or_else(|_| "refuse (400)".to_owned()));
         }
         words.extend(
             self.host
@@ -141,19 +147,34 @@ impl Filter for Rewrite {
 
 impl Rewrite {
     /// The new target: `head` is what earlier steps left, `request` what templates read.
-    fn target(&self, head: &RequestHead, request: &RequestHead, x: &Exchange) -> String {
+    ///
+    /// # Errors
+    /// The rewritten path is none: a client can make a template or an expression build anything.
+    fn target(&self, head: &RequestHead, request: &RequestHead, x: &Exchange) -> Result<String, Problem> {
         let path = head.uri.path();
-        let mut target =
-            self.path.as_ref().map_or(Cow::Borrowed(path), |rule| rule.apply(path, request, x)).into_owned();
+        let rewritten = self.path.as_ref().map_or(Cow::Borrowed(path), |rule| rule.apply(path, request, x));
+        let (path, added) = split_query(&rewritten);
+        // What clients put in must not lead out of where the rule points: `..` is resolved here, not upstream.
+        let path = if self.path.is_some() {
+            let normal = normalize(path, Normalize::Lenient);
+            normal.map_err(|error| Problem::from(Kind::BAD_PATH).detail(error.to_string()))?
+        } else {
+            Cow::Borrowed(path)
+        };
+        let mut target = path.into_owned();
         let query = head.uri.query().unwrap_or_default();
         let query =
             self.query.as_ref().map_or(Cow::Borrowed(query), |rules| rules.apply(query, request, x).into());
-        if !query.is_empty() {
+        for query in [added, &query].into_iter().filter(|query| !query.is_empty()) {
             target.push(if target.contains('?') { '&' } else { '?' });
-            target.push_str(&query);
+            target.push_str(query);
         }
-        target
+        Ok(target)
     }
+}
+
+fn split_query(target: &str) -> (&str, &str) {
+    target.split_once('?').unwrap_or((target, ""))
 }
 
 impl Path {
@@ -166,10 +187,17 @@ impl Path {
             },
             Path::Replace(template) => {
                 let mut replaced = String::with_capacity(path.len() + 32);
-                x.render(template, request, &mut replaced);
+                // A path parameter stood in a path; anything else may hold `/`, `?` or `#`.
+                x.render_escaped(template, request, &mut replaced, |part, text, out| match part {
+                    Part::Path(..) => out.push_str(text),
+                    _ => push_segment(out, text),
+                });
                 Cow::Owned(replaced)
             }
-            Path::Regex(find, replace) => find.replace(path, replace.as_str()),
+            Path::Regex(find, replace) => match find.replace(path, replace.as_str()) {
+                slashed if slashed.starts_with('/') => slashed,
+                bare => Cow::Owned(format!("/{bare}")),
+            },
         }
     }
 }
@@ -180,9 +208,9 @@ impl Query {
         let mut first = true;
         let mut unset: Vec<&(String, Template)> = self.set.iter().collect();
         for pair in query.split('&').filter(|_| !query.is_empty()) {
-            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            let name = split_pair(pair).0;
             let Some(new_name) = self.keep(name) else { continue };
-            if let Some((set, template)) = self.set.iter().find(|(set, _)| set == new_name) {
+            if let Some((set, template)) = self.set.iter().find(|(set, _)| is_named(new_name, set)) {
                 // The first takes the new value where it stands; the others go.
                 if let Some(number) = unset.iter().position(|(name, _)| name == set) {
                     unset.remove(number);
@@ -202,7 +230,7 @@ impl Query {
 
     /// The name under which a parameter goes on, if it does.
     fn keep<'n>(&'n self, name: &'n str) -> Option<&'n str> {
-        let is = |other: &String| other == name;
+        let is = |other: &String| is_named(name, other);
         if self.allow.as_ref().is_some_and(|allow| !allow.iter().any(is)) || self.remove.iter().any(is) {
             return None;
         }
@@ -230,6 +258,16 @@ fn push_filled(
     push_encoded(out, name);
     out.push('=');
     push_encoded(out, &value);
+}
+
+/// Percent-encodes everything but unreserved characters (RFC 3986 section 2.3): the text becomes part of one segment.
+fn push_segment(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
 }
 
 /// Percent-encodes what cannot stand in a query (RFC 3986 section 3.4); escapes that are there stay.

@@ -4,6 +4,7 @@ use super::{Filter, Hooks, Settings};
 use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, set_target};
 use crate::reply::{Kind, Problem};
+use crate::value::query::{is_named, split_pair};
 use crate::value::{At, Issues, Spanned};
 use http::HeaderName;
 
@@ -85,7 +86,7 @@ fn without_prefix(head: &RequestHead, prefix: &str) -> Option<String> {
 
 fn without_parameter(head: &RequestHead, name: &str) -> Option<String> {
     let query = head.uri.query()?;
-    let is_marker = |pair: &&str| pair.split_once('=').map_or(*pair, |(key, _)| key) == name;
+    let is_marker = |pair: &&str| is_named(split_pair(pair).0, name);
     let kept: Vec<&str> = query.split('&').filter(|pair| !is_marker(pair)).collect();
     let kept = kept.join("&");
     Some(with_query(head.uri.path(), Some(kept.as_str()).filter(|kept| !kept.is_empty())))

@@ -1,11 +1,11 @@
 //! The one writer of answers that tollgate makes itself, and what every answer gets.
 
 use super::Context;
-use crate::admit;
-use crate::exchange::ResponseHead;
+use crate::exchange::{ResponseHead, declared_body};
 use crate::head::reply_head;
 use crate::reply::Reply;
 use http::Method;
+use http::header::EXPECT;
 use pingora::proxy::Session;
 use std::time::Duration;
 
@@ -37,9 +37,14 @@ impl Context {
         let bodiless = matches!(reply.status, 204 | 304);
         let mut head = reply_head(&reply, bodiless);
         self.exchange.reason = reply.reason.or(self.exchange.reason);
+        self.exchange.problem = reply.problem;
         self.decorate(session, &mut head);
         let without_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
-        if admit::declared_body(session.req_header()).is_some_and(|declared| declared <= DRAIN_BYTES as u64) {
+        // A client that waits for 100 may send its next request instead of the body: then nobody can tell the two apart.
+        let waits = session.req_header().headers.contains_key(EXPECT);
+        let small =
+            declared_body(session.req_header()).is_some_and(|declared| declared <= DRAIN_BYTES as u64);
+        if small && !waits {
             session.set_close_on_response_before_downstream_finish(false);
         }
         session.write_response_header(Box::new(head.into()), without_body).await?;
@@ -48,15 +53,15 @@ impl Context {
         if body.is_some() || session.is_http2() {
             session.write_response_body(body, true).await?;
         }
-        if session.is_http2() {
+        if !waits && !session.as_mut().is_body_done() {
             drain(session).await;
         }
         Ok(())
     }
 }
 
-/// Reads what a client is still sending after its answer. Without this an HTTP/2 stream would be reset, and some clients
-/// then lose the answer (RFC 9113 section 8.1 lets us do so, but they do).
+/// Reads what a client is still sending after its answer. Without this the connection or stream would be reset, and clients
+/// that are still writing lose the answer (RFC 9112 section 9.6; RFC 9113 section 8.1 lets us do so, but they do).
 async fn drain(session: &mut Session) {
     let read = async {
         let mut left = DRAIN_BYTES;

@@ -7,6 +7,7 @@ pub mod metrics;
 
 use crate::exchange::RequestHead;
 use crate::exchange::{Exchange, authority, push_address};
+use crate::value::query::{decoded_text, split_pair};
 use crate::value::{Percent, Template};
 use access_log::AccessLog;
 use http::HeaderName;
@@ -88,10 +89,11 @@ pub fn record(
     let x = record.exchange;
     let total = end.saturating_duration_since(x.started);
     let overhead = total.saturating_sub(x.tries.time(end));
-    route.record(&record.request.method, x.status, total, overhead);
+    let status = x.problem.unwrap_or(x.status);
+    route.record(&record.request.method, status, total, overhead);
     metrics.bytes(x.bytes_in, record.bytes_out);
     if let (Some(rules), Some(log)) = (rules, log)
-        && (x.status >= 500 || sampled(rules.sample))
+        && (status >= 500 || sampled(rules.sample))
     {
         log.line(|line| write_line(line, record, rules, total, overhead));
     }
@@ -208,8 +210,8 @@ impl Fields<'_> {
     /// The query with the values of some parameters kept back.
     fn query(&mut self, query: &str, redact: &[String]) {
         let secret = |pair: &str| {
-            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
-            redact.iter().any(|redacted| redacted.eq_ignore_ascii_case(name))
+            let name = decoded_text(split_pair(pair).0);
+            redact.iter().any(|redacted| redacted.eq_ignore_ascii_case(&name))
         };
         if !query.split('&').any(secret) {
             return self.text("query", query);

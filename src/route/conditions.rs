@@ -1,8 +1,8 @@
 //! What a rule asks of headers and query, beyond host, path and method.
 
+use crate::value::query::{decoded, decoded_text, is_named, split_pair};
 use http::header::{HeaderMap, HeaderName};
 use regex::Regex;
-use std::borrow::Cow;
 use std::fmt;
 
 /// What a value must be. Where a name stands several times, one of its values is enough.
@@ -110,40 +110,9 @@ impl QueryTest {
 /// Raw values of all parameters with this name; `a` alone has the empty value.
 fn query_values<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     query.split('&').filter(|pair| !pair.is_empty()).filter_map(move |pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        decoded(key).eq(name.bytes()).then_some(value)
+        let (key, value) = split_pair(pair);
+        is_named(key, name).then_some(value.unwrap_or_default())
     })
-}
-
-/// Decodes as forms do (WHATWG URL, `application/x-www-form-urlencoded`): `+` is a space, a stray `%` stays.
-fn decoded(raw: &str) -> impl Iterator<Item = u8> {
-    let mut rest = raw.as_bytes().iter().copied();
-    std::iter::from_fn(move || {
-        let byte = rest.next()?;
-        if byte == b'+' {
-            return Some(b' ');
-        }
-        let mut ahead = rest.clone();
-        if byte == b'%'
-            && let (Some(high), Some(low)) = (hex(ahead.next()), hex(ahead.next()))
-        {
-            rest = ahead;
-            return Some(high << 4 | low);
-        }
-        Some(byte)
-    })
-}
-
-fn decoded_text(raw: &str) -> Cow<'_, str> {
-    if !raw.contains(['%', '+']) {
-        return Cow::Borrowed(raw);
-    }
-    let bytes: Vec<u8> = decoded(raw).collect();
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn hex(byte: Option<u8>) -> Option<u8> {
-    char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 impl fmt::Display for HeaderTest {

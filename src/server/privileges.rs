@@ -1,8 +1,9 @@
 //! What the process may do: file descriptors, and the user it runs as.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{User, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{User, chown, geteuid, initgroups, setgid, setuid};
 use std::ffi::CString;
+use std::path::Path;
 
 /// Raises the soft limit of open files to the hard one: every connection needs one or two.
 pub(super) fn raise_file_limit() {
@@ -14,11 +15,12 @@ pub(super) fn raise_file_limit() {
     }
 }
 
-/// Becomes another user, with its groups and none of root's rights. Must come before any thread is started.
+/// Becomes another user, with its groups and none of root's rights, and gives it the admin socket. Must come before any thread
+/// is started.
 ///
 /// # Errors
 /// There is no such user, or we are not root.
-pub(super) fn become_user(name: Option<&str>) -> Result<(), String> {
+pub(super) fn become_user(name: Option<&str>, socket: Option<&Path>) -> Result<(), String> {
     let Some(name) = name else {
         if geteuid().is_root() {
             log::warn!("running as root; set `process.user` to give its rights up after binding");
@@ -34,6 +36,9 @@ pub(super) fn become_user(name: Option<&str>) -> Result<(), String> {
         return Err(format!("only root can become user `{name}`: start as root, or as that user"));
     }
     let failed = |error: nix::Error| format!("cannot become user `{name}`: {error}");
+    if let Some(socket) = socket {
+        chown(socket, Some(user.uid), Some(user.gid)).map_err(failed)?;
+    }
     let c_name = CString::new(name).map_err(|_| format!("`{name}` is not a user name"))?;
     initgroups(&c_name, user.gid).map_err(failed)?;
     setgid(user.gid).map_err(failed)?;

@@ -47,7 +47,6 @@ impl Signals {
                     if let Some(log) = log {
                         log.reopen();
                     }
-                    log::info!("access log reopened");
                 }
                 _ = self.hup.recv() => log::warn!("HUP ignored: the configuration cannot be reloaded yet; restart instead"),
                 _ = self.usr2.recv() => log::warn!("USR2 ignored: the binary cannot be upgraded yet; restart instead"),

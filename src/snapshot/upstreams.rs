@@ -23,6 +23,7 @@ pub(super) fn spec(
         .map(|target| spec::TargetSpec { address: target.addr.clone(), weight: target.weight });
     let targets: Vec<_> = targets.collect();
     check_targets(name, written, issues)?;
+    check_health(name, written, issues);
     let tls = written.tls.as_ref().filter(|tls| tls.value.on);
     let tls = tls.map(|tls| tls_spec(tls, build)).transpose()?;
     if let Some(tls) = written.tls.as_ref().filter(|tls| tls.value.on && !tls.value.verify.value) {
@@ -92,6 +93,23 @@ fn check_targets(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) 
         seen.push(target);
     }
     Ok(())
+}
+
+/// `expect` and `host` are about an HTTP answer; elsewhere they would be ignored.
+fn check_health(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) {
+    let Some(health) = &written.health else { return };
+    let is_http = matches!(health.value.probe, Probe::Http { .. });
+    if !is_http && (health.value.expect.is_some() || health.value.host.is_some()) {
+        let message = format!(
+            "the health check of upstream `{}` is not HTTP and has neither `expect` nor `host`",
+            name.value
+        );
+        issues.push(
+            Issue::new(Code::CONFLICT, message)
+                .at(health.at)
+                .help("write `probe: GET /path`, or remove them"),
+        );
+    }
 }
 
 fn tls_spec(tls: &Spanned<Tls>, build: &Build) -> Result<spec::TlsSpec, Issue> {

@@ -186,6 +186,11 @@ impl Upstream {
         Err(PickError::Saturated)
     }
 
+    /// Whether a target can be chosen that is not among these.
+    pub fn has_other(&self, tried: &[TargetId]) -> bool {
+        self.members.load().ready_from(0).any(|member| !tried.contains(&member.target.id()))
+    }
+
     /// Whether at least one target can be chosen.
     pub fn is_healthy(&self) -> bool {
         self.members.load().ready_len() > 0

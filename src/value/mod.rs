@@ -11,6 +11,7 @@ mod name;
 mod path;
 mod pattern;
 mod quantity;
+pub mod query;
 mod spanned;
 mod template;
 mod text;

@@ -1,0 +1,67 @@
+//! Query strings: names and values as forms write them (WHATWG URL, `application/x-www-form-urlencoded`).
+//!
+//! Whoever compares names of parameters does it here: two readings of `t%6Fken` in one request would be a hole.
+
+use std::borrow::Cow;
+
+/// Whether a raw name, escapes and all, is this one.
+pub fn is_named(raw: &str, name: &str) -> bool {
+    raw == name || (raw.contains(['%', '+']) && decoded(raw).eq(name.bytes()))
+}
+
+/// The raw name and value of one pair; a name alone has no value.
+pub fn split_pair(pair: &str) -> (&str, Option<&str>) {
+    pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)))
+}
+
+/// Decodes as forms do (WHATWG URL, `application/x-www-form-urlencoded`): `+` is a space, a stray `%` stays.
+pub fn decoded(raw: &str) -> impl Iterator<Item = u8> {
+    let mut rest = raw.as_bytes().iter().copied();
+    std::iter::from_fn(move || {
+        let byte = rest.next()?;
+        if byte == b'+' {
+            return Some(b' ');
+        }
+        let mut ahead = rest.clone();
+        if byte == b'%'
+            && let (Some(high), Some(low)) = (hex(ahead.next()), hex(ahead.next()))
+        {
+            rest = ahead;
+            return Some(high << 4 | low);
+        }
+        Some(byte)
+    })
+}
+
+/// The same as text.
+pub fn decoded_text(raw: &str) -> Cow<'_, str> {
+    if !raw.contains(['%', '+']) {
+        return Cow::Borrowed(raw);
+    }
+    let bytes: Vec<u8> = decoded(raw).collect();
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn hex(byte: Option<u8>) -> Option<u8> {
+    char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_decoded() {
+        for (raw, name, same) in [
+            ("token", "token", true),
+            ("t%6Fken", "token", true),
+            ("%74oken", "token", true),
+            ("a+b", "a b", true),
+            ("tok", "token", false),
+            ("100%", "100%", true),
+            ("Token", "token", false),
+        ] {
+            assert_eq!(is_named(raw, name), same, "{raw}");
+        }
+    }
+}
