@@ -198,3 +198,25 @@ fn routes_are_listed_in_precedence_order() {
     assert!(order.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{}", ran.stdout);
     assert!(!ran.stdout.contains("answers.ping"), "{}", ran.stdout);
 }
+
+#[test]
+fn explain_and_routes_do_not_tell_secrets() {
+    let yaml = r#"
+version: 1
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { app: { targets: ["127.0.0.1:3000"] } }
+apis:
+  shop:
+    auth: public
+    request: { headers: { set: { authorization: "Bearer ${env:SECRET}" } } }
+    routes:
+      all: { match: "/**", to: app }
+      old: { match: /old, to: { redirect: "302 https://x.example/${env:SECRET}" } }
+"#;
+    let plan = Plan::new(yaml).env("SECRET", "geheim-12345");
+    for args in [&["routes"][..], &["explain", "http://a.example/x"], &["explain", "http://a.example/old"]] {
+        let args: Vec<&str> = args.iter().copied().chain(["-c", "tollgate.yaml"]).collect();
+        let ran = plan.run(&args);
+        assert!(ran.code == 0 && !ran.stdout.contains("geheim"), "{ran:#?}");
+    }
+}
