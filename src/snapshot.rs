@@ -144,10 +144,10 @@ impl Snapshot {
         };
         compiler.run();
         let (rules, routes) = (compiler.rules, compiler.routes);
-        report_unused(document, &build, issues);
         if issues.errors() > 0 {
             return None;
         }
+        report_unused(document, &build, issues);
         Some(Snapshot {
             table: Table::new(rules),
             routes,

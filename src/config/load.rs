@@ -43,7 +43,7 @@ fn secrets(node: &Node) -> Vec<(String, String)> {
             Kind::Map(entries) => left.extend(entries.iter().map(|entry| &entry.value)),
             Kind::Scalar(scalar) if scalar.secret => {
                 if let (Some(value), Some(written)) = (scalar.value.as_str(), &scalar.written) {
-                    found.push((value.to_owned(), written.clone()));
+                    found.extend(pieces(value, written));
                 }
             }
             Kind::Scalar(_) | Kind::Refused => {}
@@ -53,6 +53,25 @@ fn secrets(node: &Node) -> Vec<(String, String)> {
     // Longer ones first: one may be part of another.
     found.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
     found
+}
+
+/// What each `${env:…}` and the like of a text became: the values, each with how it is written.
+fn pieces(value: &str, written: &str) -> Vec<(String, String)> {
+    let begin =
+        |text: &str| ["${env:", "${file:", "${cred:"].iter().filter_map(|source| text.find(source)).min();
+    let mut pieces = Vec::new();
+    let (mut value, mut written) = (value, written);
+    while let Some((literal, rest)) = begin(written).and_then(|at| written.split_at_checked(at)) {
+        let Some((reference, behind)) = rest.split_once('}') else { break };
+        let Some(from) = value.strip_prefix(literal) else { break };
+        // The value ends where the text behind the reference goes on.
+        let next = behind.get(..begin(behind).unwrap_or(behind.len())).unwrap_or_default();
+        let end = if next.is_empty() { from.len() } else { from.find(next).unwrap_or(from.len()) };
+        let (piece, left) = from.split_at_checked(end).unwrap_or((from, ""));
+        pieces.push((piece.to_owned(), format!("{reference}}}")));
+        (value, written) = (left, behind);
+    }
+    pieces
 }
 
 /// Sections whose entries are merged by name when files are included.
@@ -208,4 +227,26 @@ fn hash(sources: &Sources) -> String {
     let hash = bytes
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     format!("{:012x}", (hash ^ (hash >> 48)) & 0xffff_ffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_told_from_the_text_around_them() {
+        let found = |value, written| {
+            pieces(value, written)
+                .into_iter()
+                .map(|(piece, from)| format!("{piece}={from}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found("Bearer abc", "Bearer ${env:A}"), ["abc=${env:A}"]);
+        assert_eq!(
+            found("x-b/c-${path.id}", "x-${env:A}/${file:B}-${path.id}"),
+            ["b=${env:A}", "c=${file:B}"]
+        );
+        assert_eq!(found("ab", "${env:A}${env:B}"), ["ab=${env:A}", "=${env:B}"]);
+        assert_eq!(found("plain", "plain"), Vec::<String>::new());
+    }
 }
