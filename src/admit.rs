@@ -1,7 +1,6 @@
 //! From a request head to its route: who sent it, is it acceptable, where does it belong.
 
-use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, authority, set_target};
+use crate::exchange::{Exchange, RequestHead, authority, set_target};
 use crate::listen::connection::Facts;
 use crate::listen::{Listener, client_address};
 use crate::observe::{Telemetry, TrustIds};

@@ -1,8 +1,7 @@
 //! The attempts of one request: which upstream, which target, how often, and what is counted of them.
 
 use crate::actions::Arm;
-use crate::exchange::Exchange;
-use crate::exchange::RequestHead;
+use crate::exchange::{Exchange, RequestHead};
 use crate::observe::metrics::Attempt;
 use crate::outcome;
 use crate::reply::Kind;

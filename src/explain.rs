@@ -2,8 +2,7 @@
 
 use crate::actions::Proxy;
 use crate::admit;
-use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, authority};
+use crate::exchange::{Exchange, RequestHead, authority};
 use crate::filters::Step;
 use crate::forward;
 use crate::listen::Listener;
@@ -223,8 +222,8 @@ impl Explaining<'_> {
         self.told.at = Some(self.sources.line(route.at));
         self.told.pattern = Some(route.template.to_string());
         self.step("auth", "pass  public".to_owned(), route.auth_at);
-        for step in route.chain.steps() {
-            self.step(step.name(), step.explain(head, x), step.at());
+        for (name, at, what) in route.chain.explain(head, x) {
+            self.step(name, what, at);
         }
         if let Step::Reply(reply) = route.chain.on_request(head, x) {
             return self.answered(reply.status, reply.reason, None);

@@ -1,7 +1,6 @@
 //! What the upstream is told about the client: `X-Forwarded-*`, `Forwarded` (RFC 7239) and the request id.
 
-use crate::exchange::{Exchange, authority, push_address};
-use crate::exchange::{RequestHead, ResponseHead};
+use crate::exchange::{Exchange, RequestHead, ResponseHead, authority, push_address};
 use crate::filters::rules::Forwarded;
 use crate::upstream::Target;
 use bytes::Bytes;

@@ -1,7 +1,6 @@
 //! Answers that tollgate makes itself, for JSON, HTML and gRPC clients; and the one table of everything that can go wrong.
 
-use crate::exchange::Exchange;
-use crate::exchange::RequestHead;
+use crate::exchange::{Exchange, RequestHead};
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue};

@@ -10,8 +10,7 @@ pub use redirect::Redirect;
 pub use respond::Respond;
 
 use crate::build::{Bind, Build};
-use crate::exchange::Exchange;
-use crate::exchange::RequestHead;
+use crate::exchange::{Exchange, RequestHead};
 use crate::reply::Reply;
 use crate::value::{Issues, Spanned};
 use to::To;

@@ -2,8 +2,7 @@
 
 use super::to::Split;
 use crate::build::{Bind, Build};
-use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, cookie, query_value};
+use crate::exchange::{Exchange, RequestHead, cookie, query_value};
 use crate::observe::metrics::UpstreamMetrics;
 use crate::upstream::Upstream;
 use crate::value::{At, Code, Issue, Issues, Key, Name, Percent, Spanned};

@@ -2,8 +2,7 @@
 
 use super::to::Redirect as Rule;
 use crate::build::Bind;
-use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, authority, host};
+use crate::exchange::{Exchange, RequestHead, authority, host};
 use crate::reply::{Kind, Problem, Reply};
 use crate::value::{Issue, Spanned, Template};
 use bytes::Bytes;

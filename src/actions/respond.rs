@@ -2,8 +2,7 @@
 
 use super::to::Respond as Rule;
 use crate::build::{Bind, Build, Value};
-use crate::exchange::Exchange;
-use crate::exchange::RequestHead;
+use crate::exchange::{Exchange, RequestHead};
 use crate::reply::{Reply, escape_html};
 use crate::value::{At, Code, Issue, Issues, Spanned, Template};
 use bytes::Bytes;

@@ -1,10 +1,9 @@
 //! `body`: the size of the request body (RT-17). What is declared is refused here; what is sent is counted by the gateway.
 
-use super::{Filter, Hooks, Settings, Step};
-use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, declared_body};
+use super::{Filter, Hooks, Made, Settings, Step};
+use crate::exchange::{Exchange, RequestHead, declared_body};
 use crate::reply::{Kind, Problem};
-use crate::value::{At, ByteSize, Issues, Spanned};
+use crate::value::{ByteSize, Issues, Spanned};
 
 pub(super) const NAME: &str = "body";
 
@@ -13,12 +12,11 @@ pub const DEFAULT_MAX: ByteSize = ByteSize(10 << 20);
 
 struct Body {
     max: ByteSize,
-    at: At,
 }
 
-pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Box<dyn Filter>> {
+pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Made> {
     let Spanned { value: max, at } = settings.body?;
-    Some(Box::new(Body { max, at }))
+    Some(Made::new(Body { max }, Hooks::REQUEST, at))
 }
 
 /// The answer to a body that is too large.
@@ -27,18 +25,6 @@ pub fn too_large(max: u64) -> Problem {
 }
 
 impl Filter for Body {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn at(&self) -> At {
-        self.at
-    }
-
-    fn hooks(&self) -> Hooks {
-        Hooks::REQUEST
-    }
-
     fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
         if declared_body(request).is_some_and(|declared| declared > self.max.0) {
             return Step::Reply(too_large(self.max.0).reply(request, x));

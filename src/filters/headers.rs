@@ -1,84 +1,53 @@
 //! `request headers` and `response headers`: remove, rename, default, set, add, always in this order (TX-01).
 
 use super::rules::HeaderRules;
-use super::{Filter, Hooks, Settings};
+use super::{Filter, Hooks, Made, Settings};
 use crate::build::{Bind, Value};
-use crate::exchange::Exchange;
-use crate::exchange::{RequestHead, ResponseHead};
+use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::reply::Problem;
-use crate::value::{At, HeaderKey, Issues, Map, Spanned, Template};
+use crate::value::{HeaderKey, Issues, Map, Spanned, Template};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(super) const REQUEST: &str = "request headers";
 pub(super) const RESPONSE: &str = "response headers";
 
-pub(super) fn make_request(settings: &Settings<'_>, issues: &mut Issues) -> Option<Box<dyn Filter>> {
+pub(super) fn make_request(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made> {
     let changes = Changes::new(&settings.request.value.headers, settings.bind, issues)?;
-    Some(Box::new(RequestHeaders { changes, at: settings.request.at }))
+    Some(Made::new(RequestHeaders(changes), Hooks::UPSTREAM_REQUEST, settings.request.at))
 }
 
-pub(super) fn make_response(settings: &Settings<'_>, issues: &mut Issues) -> Option<Box<dyn Filter>> {
+pub(super) fn make_response(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made> {
     let changes = Changes::new(&settings.response.value.headers, settings.bind, issues)?;
-    Some(Box::new(ResponseHeaders { changes, at: settings.response.at }))
+    Some(Made::new(ResponseHeaders(changes), Hooks::RESPONSE, settings.response.at))
 }
 
-struct RequestHeaders {
-    changes: Changes,
-    at: At,
-}
+struct RequestHeaders(Changes);
 
 impl Filter for RequestHeaders {
-    fn name(&self) -> &'static str {
-        REQUEST
-    }
-
-    fn at(&self) -> At {
-        self.at
-    }
-
-    fn hooks(&self) -> Hooks {
-        Hooks::UPSTREAM_REQUEST
-    }
-
     fn on_upstream_request(
         &self,
         head: &mut RequestHead,
         request: &RequestHead,
         x: &Exchange,
     ) -> Result<(), Problem> {
-        self.changes.apply(&mut head.headers, request, x);
+        self.0.apply(&mut head.headers, request, x);
         Ok(())
     }
 
     fn explain(&self, request: &RequestHead, x: &Exchange) -> String {
-        self.changes.explain(request, x)
+        self.0.explain(request, x)
     }
 }
 
-struct ResponseHeaders {
-    changes: Changes,
-    at: At,
-}
+struct ResponseHeaders(Changes);
 
 impl Filter for ResponseHeaders {
-    fn name(&self) -> &'static str {
-        RESPONSE
-    }
-
-    fn at(&self) -> At {
-        self.at
-    }
-
-    fn hooks(&self) -> Hooks {
-        Hooks::RESPONSE
-    }
-
     fn on_response(&self, head: &mut ResponseHead, request: &RequestHead, x: &Exchange) {
-        self.changes.apply(&mut head.headers, request, x);
+        self.0.apply(&mut head.headers, request, x);
     }
 
     fn explain(&self, request: &RequestHead, x: &Exchange) -> String {
-        self.changes.explain(request, x)
+        self.0.explain(request, x)
     }
 }
 

@@ -1,11 +1,10 @@
 //! `ip`: client addresses that are let in or refused (SE-04).
 
 use super::rules::IpRules;
-use super::{Filter, Hooks, Settings, Step};
-use crate::exchange::Exchange;
-use crate::exchange::RequestHead;
+use super::{Filter, Hooks, Made, Settings, Step};
+use crate::exchange::{Exchange, RequestHead};
 use crate::reply::{Kind, Problem};
-use crate::value::{At, Issues, Networks};
+use crate::value::{Issues, Networks};
 use std::net::IpAddr;
 
 pub(super) const NAME: &str = "ip";
@@ -13,14 +12,17 @@ pub(super) const NAME: &str = "ip";
 struct Ip {
     allow: Option<Networks>,
     deny: Networks,
-    at: At,
 }
 
-pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Box<dyn Filter>> {
+pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Made> {
     let rules = settings.ip.as_ref()?;
     let IpRules { allow, deny } = rules.value;
     let networks = |list: &[crate::value::Cidr]| Networks::new(list.iter().map(|cidr| cidr.0));
-    Some(Box::new(Ip { allow: allow.as_deref().map(networks), deny: networks(deny), at: rules.at }))
+    Some(Made::new(
+        Ip { allow: allow.as_deref().map(networks), deny: networks(deny) },
+        Hooks::REQUEST,
+        rules.at,
+    ))
 }
 
 impl Ip {
@@ -30,18 +32,6 @@ impl Ip {
 }
 
 impl Filter for Ip {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn at(&self) -> At {
-        self.at
-    }
-
-    fn hooks(&self) -> Hooks {
-        Hooks::REQUEST
-    }
-
     fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
         if self.lets_in(x.client_ip) {
             return Step::Continue;

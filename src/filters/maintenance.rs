@@ -1,10 +1,9 @@
 //! `maintenance`: the API answers 503 with `Retry-After` (RT-20, its static part).
 
-use super::{Filter, Hooks, Settings, Step};
-use crate::exchange::Exchange;
-use crate::exchange::RequestHead;
+use super::{Filter, Hooks, Made, Settings, Step};
+use crate::exchange::{Exchange, RequestHead};
 use crate::reply::{Kind, Problem};
-use crate::value::{At, Issues};
+use crate::value::Issues;
 use std::time::Duration;
 
 pub(super) const NAME: &str = "maintenance";
@@ -12,32 +11,16 @@ pub(super) const NAME: &str = "maintenance";
 struct Maintenance {
     retry_after: Duration,
     message: Option<String>,
-    at: At,
 }
 
-pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Box<dyn Filter>> {
+pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Made> {
     let maintenance = settings.maintenance.as_ref().filter(|maintenance| maintenance.value.on)?;
     let retry_after = maintenance.value.retry_after.map_or(Duration::from_secs(60), |span| span.0);
-    Some(Box::new(Maintenance {
-        retry_after,
-        message: maintenance.value.message.clone(),
-        at: maintenance.at,
-    }))
+    let step = Maintenance { retry_after, message: maintenance.value.message.clone() };
+    Some(Made::new(step, Hooks::REQUEST, maintenance.at))
 }
 
 impl Filter for Maintenance {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn at(&self) -> At {
-        self.at
-    }
-
-    fn hooks(&self) -> Hooks {
-        Hooks::REQUEST
-    }
-
     fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
         let mut problem = Problem::from(Kind::MAINTENANCE).retry_after(self.retry_after);
         problem.detail.clone_from(&self.message);

@@ -15,23 +15,13 @@ pub use body::{DEFAULT_MAX, too_large};
 pub use version::Marker;
 
 use crate::build::Bind;
-use crate::exchange::Exchange;
-use crate::exchange::{RequestHead, ResponseHead};
+use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::reply::{Problem, Reply};
 use crate::value::{At, ByteSize, Issues, Spanned};
 use rules::{IpRules, Maintenance, RequestRules, ResponseRules};
 
-/// A step. Every hook defaults to "nothing"; a step names in [`Filter::hooks`] those it has.
+/// A step. Every hook defaults to "nothing"; which of them do something is said when it is made.
 pub trait Filter: Send + Sync {
-    /// Its name in [`STEPS`].
-    fn name(&self) -> &'static str;
-
-    /// Where it was configured.
-    fn at(&self) -> At;
-
-    /// Which of the hooks below do something; the others are never called.
-    fn hooks(&self) -> Hooks;
-
     /// When the request head is there and the route is known.
     fn on_request(&self, _request: &RequestHead, _x: &mut Exchange) -> Step {
         Step::Continue
@@ -101,7 +91,20 @@ pub struct Settings<'a> {
     pub bind: Bind<'a>,
 }
 
-type Maker = fn(&Settings<'_>, &mut Issues) -> Option<Box<dyn Filter>>;
+/// A step of a route: what it does, when, and where it was configured.
+pub struct Made {
+    filter: Box<dyn Filter>,
+    hooks: Hooks,
+    at: At,
+}
+
+impl Made {
+    fn new(filter: impl Filter + 'static, hooks: Hooks, at: At) -> Made {
+        Made { filter: Box::new(filter), hooks, at }
+    }
+}
+
+type Maker = fn(&Settings<'_>, &mut Issues) -> Option<Made>;
 
 /// THE LIST: every step in the order in which requests pass it, and what it is for.
 pub const STEPS: &[(&str, Maker, &str)] = &[
@@ -117,7 +120,7 @@ pub const STEPS: &[(&str, Maker, &str)] = &[
 /// The steps of one route.
 #[derive(Default)]
 pub struct Chain {
-    steps: Vec<Box<dyn Filter>>,
+    steps: Vec<(&'static str, Made)>,
     request: Vec<usize>,
     upstream_request: Vec<usize>,
     response: Vec<usize>,
@@ -127,18 +130,18 @@ impl Chain {
     /// Makes the steps that the settings ask for.
     pub fn new(settings: &Settings<'_>, issues: &mut Issues) -> Chain {
         let mut chain = Chain::default();
-        for (_, make, _) in STEPS {
-            if let Some(step) = make(settings, issues) {
-                chain.push(step);
+        for (name, make, _) in STEPS {
+            if let Some(made) = make(settings, issues) {
+                chain.push(name, made);
             }
         }
         chain.response.reverse();
         chain
     }
 
-    fn push(&mut self, step: Box<dyn Filter>) {
-        let (number, hooks) = (self.steps.len(), step.hooks());
-        self.steps.push(step);
+    fn push(&mut self, name: &'static str, made: Made) {
+        let (number, hooks) = (self.steps.len(), made.hooks);
+        self.steps.push((name, made));
         let lists = [
             (hooks.request, &mut self.request),
             (hooks.upstream_request, &mut self.upstream_request),
@@ -151,13 +154,17 @@ impl Chain {
         }
     }
 
-    /// The steps in order.
-    pub fn steps(&self) -> impl Iterator<Item = &dyn Filter> {
-        self.steps.iter().map(AsRef::as_ref)
+    /// What each step would do to this request: its name, where it was configured, and a few words.
+    pub fn explain<'c>(
+        &'c self,
+        request: &'c RequestHead,
+        x: &'c Exchange,
+    ) -> impl Iterator<Item = (&'static str, At, String)> + 'c {
+        self.steps.iter().map(|(name, made)| (*name, made.at, made.filter.explain(request, x)))
     }
 
     fn at<'a>(&'a self, numbers: &'a [usize]) -> impl Iterator<Item = &'a dyn Filter> {
-        numbers.iter().filter_map(|number| self.steps.get(*number)).map(AsRef::as_ref)
+        numbers.iter().filter_map(|number| self.steps.get(*number)).map(|(_, made)| &*made.filter)
     }
 
     /// Runs the request through; the first reply ends it.

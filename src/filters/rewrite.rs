@@ -1,13 +1,12 @@
 //! `rewrite`: path, query, method and host of the upstream request (TX-02, TX-03, TX-04).
 
 use super::rules::{PathRule, QueryRules};
-use super::{Filter, Hooks, Settings};
+use super::{Filter, Hooks, Made, Settings};
 use crate::build::{Value, problem};
-use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, set_target};
+use crate::exchange::{Exchange, RequestHead, set_target};
 use crate::reply::{Kind, Problem};
 use crate::value::query::{is_named, split_pair};
-use crate::value::{At, Code, Issue, Issues, Normalize, Part, Spanned, Template, normalize};
+use crate::value::{Code, Issue, Issues, Normalize, Part, Spanned, Template, normalize};
 use http::Method;
 use http::header::HOST;
 use regex::Regex;
@@ -20,7 +19,6 @@ struct Rewrite {
     query: Option<Query>,
     method: Option<Method>,
     host: Option<Value>,
-    at: At,
 }
 
 enum Path {
@@ -38,7 +36,7 @@ struct Query {
     add: Vec<(String, Template)>,
 }
 
-pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Box<dyn Filter>> {
+pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made> {
     let rules = &settings.request.value;
     let path = rules.path.as_ref().and_then(|rule| issues.take(make_path(rule, settings)));
     let query = rules.query.as_ref().map(|rules| make_query(rules, settings, issues));
@@ -52,7 +50,7 @@ pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Box<d
     if path.is_none() && query.is_none() && method.is_none() && host.is_none() {
         return None;
     }
-    Some(Box::new(Rewrite { path, query, method, host, at: settings.request.at }))
+    Some(Made::new(Rewrite { path, query, method, host }, Hooks::UPSTREAM_REQUEST, settings.request.at))
 }
 
 fn make_path(rule: &Spanned<PathRule>, settings: &Settings<'_>) -> Result<Path, Issue> {
@@ -97,18 +95,6 @@ fn make_query(rules: &QueryRules, settings: &Settings<'_>, issues: &mut Issues) 
 }
 
 impl Filter for Rewrite {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn at(&self) -> At {
-        self.at
-    }
-
-    fn hooks(&self) -> Hooks {
-        Hooks::UPSTREAM_REQUEST
-    }
-
     fn on_upstream_request(
         &self,
         head: &mut RequestHead,

@@ -1,11 +1,10 @@
 //! `version`: takes the marker that picked an API's version out of the request (RT-13).
 
-use super::{Filter, Hooks, Settings};
-use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, set_target};
+use super::{Filter, Hooks, Made, Settings};
+use crate::exchange::{Exchange, RequestHead, set_target};
 use crate::reply::{Kind, Problem};
 use crate::value::query::{is_named, split_pair};
-use crate::value::{At, Issues, Spanned};
+use crate::value::{Issues, Spanned};
 use http::HeaderName;
 
 pub(super) const NAME: &str = "version";
@@ -24,27 +23,14 @@ pub enum Marker {
 struct Version {
     name: String,
     marker: Marker,
-    at: At,
 }
 
-pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Box<dyn Filter>> {
+pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Made> {
     let Spanned { value: (name, marker), at } = settings.version.clone()?;
-    Some(Box::new(Version { name, marker, at }))
+    Some(Made::new(Version { name, marker }, Hooks::UPSTREAM_REQUEST, at))
 }
 
 impl Filter for Version {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn at(&self) -> At {
-        self.at
-    }
-
-    fn hooks(&self) -> Hooks {
-        Hooks::UPSTREAM_REQUEST
-    }
-
     fn on_upstream_request(
         &self,
         head: &mut RequestHead,

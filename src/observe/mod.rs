@@ -5,8 +5,7 @@ mod json;
 pub mod log;
 pub mod metrics;
 
-use crate::exchange::RequestHead;
-use crate::exchange::{Exchange, authority, push_address};
+use crate::exchange::{Exchange, RequestHead, authority, push_address};
 use crate::value::query::{decoded_text, split_pair};
 use crate::value::{Percent, Template};
 use access_log::AccessLog;

@@ -13,7 +13,7 @@ pub use conditions::{HeaderTest, QueryTest, Test};
 pub use methods::Methods;
 pub use near::Near;
 pub use overlap::{Conflict, conflicts};
-pub use rule::Rule;
+pub use rule::{Part, Rule, precedence};
 pub use table::{Found, Lookup, Table};
 
 use crate::actions::Action;

@@ -1,7 +1,7 @@
 //! The route table: which rule a request meets first, in time that does not depend on the number of rules.
 //!
 //! Rules are grouped by priority and host; within a group the segments of the path lead through a tree to the few rules
-//! whose path matches, in the order of [`Part`](super::rule::Part). Nothing is allocated on the way.
+//! whose path matches, in the order of [`Part`](super::Part). Nothing is allocated on the way.
 
 use super::methods::{MethodKey, Methods};
 use super::rule::{Rule, total_order};

@@ -1,7 +1,7 @@
 //! Where requests go: an [`Upstream`] is a set of targets, the policy that chooses among them, and the background
 //! tasks that keep both current.
 //!
-//! A pick reads one immutable [`Members`] behind an `ArcSwap`. Everything that changes who can be chosen (an address
+//! A pick reads one immutable `Members` behind an `ArcSwap`. Everything that changes who can be chosen (an address
 //! appears, a weight is set, a check fails) builds a new one, which is rare; so a pick neither locks nor allocates.
 
 mod balance;
