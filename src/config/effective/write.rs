@@ -95,7 +95,8 @@ fn is_plain(text: &str) -> bool {
     if text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') && text.chars().all(simple) {
         return !RESERVED.contains(&text.to_ascii_lowercase().as_str());
     }
-    if text.is_empty() || text.contains(char::is_control) {
+    // As a key, `<<` is YAML 1.1's merge key.
+    if text.is_empty() || text == "<<" || text.contains(char::is_control) {
         return false;
     }
     let mut issues = Issues::default();
@@ -155,7 +156,7 @@ mod tests {
         }
         for text in [
             "", "true", "No", "1", "1.5", "0x10", "007", "~", "null", "- a", "a: b", "a #b", "*.x", "&a",
-            "[::1]", " a", "a ", "{x}", "\"", "a\nb", "%a", "a:", "?", ".inf", "\u{feff}",
+            "[::1]", " a", "a ", "{x}", "\"", "a\nb", "%a", "a:", "?", ".inf", "\u{feff}", "<<",
         ] {
             assert!(quoted(text).starts_with('"'), "{text:?}");
         }
