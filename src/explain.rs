@@ -11,10 +11,11 @@ use crate::outcome;
 use crate::reply::Kind;
 use crate::route::{Lookup, Route};
 use crate::snapshot::Snapshot;
+use crate::value::query::{decoded_text, split_pair};
 use crate::value::{At, Sources, host_key};
 use http::{HeaderName, HeaderValue, Method, Uri};
-use serde::Serialize;
-use std::net::{IpAddr, SocketAddr};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -31,8 +32,79 @@ pub struct Question {
     pub listener: Option<String>,
 }
 
+impl Question {
+    /// As the query of `GET /explain` on the admin listener.
+    pub fn to_query(&self) -> String {
+        let mut query = format!("method={}&from={}&url=", self.method, self.from);
+        encode(&mut query, &self.url);
+        if let Some(listener) = &self.listener {
+            query.push_str("&listener=");
+            encode(&mut query, listener);
+        }
+        for (name, value) in &self.headers {
+            query.push_str("&header=");
+            encode(&mut query, &format!("{name}: {}", value.to_str().unwrap_or_default()));
+        }
+        query
+    }
+
+    /// From such a query.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a sentence.
+    pub fn from_query(query: &str) -> Result<Question, String> {
+        let mut question = Question {
+            method: Method::GET,
+            url: String::new(),
+            headers: Vec::new(),
+            from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            listener: None,
+        };
+        for (name, value) in query.split('&').map(split_pair) {
+            let value = decoded_text(value.unwrap_or_default());
+            let wrong = || format!("`{value}` cannot be the {name}");
+            match name {
+                "method" => question.method = value.parse().map_err(|_| wrong())?,
+                "from" => question.from = value.parse().map_err(|_| wrong())?,
+                "listener" => question.listener = Some(value.into_owned()),
+                "url" => question.url = value.into_owned(),
+                "header" => question.headers.push(header(&value)?),
+                _ => {
+                    return Err(format!(
+                        "`{name}` is not known; known are method, url, header, from, listener"
+                    ));
+                }
+            }
+        }
+        Ok(question)
+    }
+}
+
+/// Reads a header field, written `name: value`.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("a header field is written `name: value`")?;
+    let name = name.trim().parse().map_err(|_| format!("`{name}` is not a header name"))?;
+    let value = value.trim().parse();
+    let value = value.map_err(|_| "the value has characters that a header cannot carry".to_owned())?;
+    Ok((name, value))
+}
+
+fn encode(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => {
+                out.push(char::from(byte))
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+}
+
 /// What would happen.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Explanation {
     /// The request in one line.
     pub request: String,
@@ -52,8 +124,18 @@ pub struct Explanation {
     pub answered: Option<Answered>,
 }
 
+impl Explanation {
+    /// Puts what steps and actions show of values from outside through `mask`.
+    pub fn mask(&mut self, mask: impl Fn(&str) -> String) {
+        self.steps.iter_mut().for_each(|step| step.what = mask(&step.what));
+        if let Some(location) = self.answered.as_mut().and_then(|answered| answered.location.as_mut()) {
+            *location = mask(location);
+        }
+    }
+}
+
 /// A route that nearly matched.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NearMiss {
     /// `api.route`.
     pub route: String,
@@ -62,7 +144,7 @@ pub struct NearMiss {
 }
 
 /// One step.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExplainedStep {
     /// Its name.
     pub name: String,
@@ -73,7 +155,7 @@ pub struct ExplainedStep {
 }
 
 /// A request to an upstream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sent {
     /// The upstream.
     pub upstream: String,
@@ -88,7 +170,7 @@ pub struct Sent {
 }
 
 /// An answer made here.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answered {
     /// Status.
     pub status: u16,

@@ -141,6 +141,8 @@ impl Process {
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let state = Arc::new(admin::State {
             current: current.clone(),
+            loaded,
+            sources,
             config,
             metrics: shared.metrics.clone(),
             log: self.log.clone(),
@@ -225,7 +227,8 @@ fn proxy(gateway: Gateway, threads: usize) -> HttpProxy<Gateway> {
     proxy
 }
 
-async fn warm_up(snapshot: &Snapshot) {
+/// Waits for the first health checks and name look-ups of all upstreams, but not for long.
+pub async fn warm_up(snapshot: &Snapshot) {
     let deadline = Instant::now() + WARM_UP;
     for upstream in &snapshot.upstreams {
         upstream.warm(deadline.saturating_duration_since(Instant::now())).await;

@@ -1,11 +1,14 @@
 //! The admin listener: health, metrics, the effective configuration, upstreams, status.
 
+use crate::config::Loaded;
+use crate::explain::{Question, explain};
 use crate::listen::connection::{Connection, Facts};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics};
 use crate::snapshot::Snapshot;
 use crate::tasks::Supervisor;
 use crate::upstream::UpstreamStatus;
+use crate::value::Sources;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -24,7 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-/// How long a connection may wait with its first byte.
+/// For [`Connection::new`]; nothing is peeked at here.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A bound admin socket.
@@ -61,6 +64,10 @@ impl fmt::Display for Socket {
 pub struct State {
     /// The running configuration.
     pub current: Arc<ArcSwap<Snapshot>>,
+    /// The configuration as read.
+    pub loaded: Loaded,
+    /// The texts it came from.
+    pub sources: Sources,
     /// The configuration as shown to people, secrets redacted.
     pub config: serde_json::Value,
     /// All metrics.
@@ -115,7 +122,7 @@ pub struct Status {
 /// # Errors
 /// The socket cannot be used.
 pub fn serve(socket: Socket, state: Arc<State>) -> io::Result<()> {
-    let app = Arc::new(App { state, asked: tokio::sync::Mutex::new(Gauges::default()) });
+    let app = Arc::new(App { state, shown: parking_lot::Mutex::new(Gauges::default()) });
     match socket {
         Socket::Tcp(socket) => {
             let socket = TcpListener::from_std(socket)?;
@@ -165,7 +172,7 @@ fn enter(
 
 struct App {
     state: Arc<State>,
-    asked: tokio::sync::Mutex<Gauges>,
+    shown: parking_lot::Mutex<Gauges>,
 }
 
 /// What the last scrape showed, so that targets that are gone disappear.
@@ -180,6 +187,7 @@ impl ServeHttp for App {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let query = head.uri.query().unwrap_or_default().to_owned();
         let token =
             head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let admitted = self.state.tokens.is_empty() || token.is_some_and(|token| self.knows(token));
@@ -190,14 +198,15 @@ impl ServeHttp for App {
         let response = match path.as_str() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
-            "/metrics" => self.metrics().await,
+            "/metrics" => self.metrics(),
             "/config" => json(&self.state.config),
             "/upstreams" => json(&self.upstreams()),
             "/status" => json(&self.status()),
+            "/explain" => self.explain(&query),
             _ => {
                 return text(
                     StatusCode::NOT_FOUND,
-                    "not found; try /healthz /readyz /metrics /config /upstreams /status\n",
+                    "not found; try /healthz /readyz /metrics /config /upstreams /status /explain\n",
                 );
             }
         };
@@ -229,6 +238,20 @@ impl App {
         self.state.current.load().upstreams.iter().map(|upstream| upstream.status()).collect()
     }
 
+    /// What `tollgate explain` says, of the configuration that runs and with the health of its upstreams.
+    fn explain(&self, query: &str) -> Response<Vec<u8>> {
+        let snapshot = self.state.current.load();
+        let told = Question::from_query(query)
+            .and_then(|question| explain(&snapshot, &self.state.sources, &question));
+        match told {
+            Ok(mut told) => {
+                told.mask(|text| self.state.loaded.mask(text));
+                json(&told)
+            }
+            Err(error) => text(StatusCode::BAD_REQUEST, &format!("{error}\n")),
+        }
+    }
+
     fn status(&self) -> Status {
         let state = &self.state;
         let snapshot = state.current.load();
@@ -249,8 +272,8 @@ impl App {
         }
     }
 
-    async fn metrics(&self) -> Response<Vec<u8>> {
-        let mut shown = self.asked.lock().await;
+    fn metrics(&self) -> Response<Vec<u8>> {
+        let mut shown = self.shown.lock();
         for upstream in &self.state.current.load().upstreams {
             self.show_upstream(upstream, &mut shown);
         }

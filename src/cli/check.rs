@@ -4,6 +4,10 @@ use super::output::{data, fail, findings, talk};
 use super::prepare::prepare;
 use super::{ConfigFile, Exit, Global};
 use crate::config::report::{Format, report};
+use crate::server::warm_up;
+use crate::snapshot::Snapshot;
+use crate::tasks::Supervisor;
+use crate::value::{Code, Issue};
 use clap::{Args, ValueEnum};
 
 pub(super) const AFTER: &str = "\
@@ -18,6 +22,9 @@ pub(super) struct Check {
     /// Take warnings for errors
     #[arg(long)]
     strict: bool,
+    /// Also look whether every upstream can be reached; takes a few seconds
+    #[arg(long)]
+    online: bool,
     /// How to report
     #[arg(long, short = 'o', alias = "output", value_enum, default_value_t)]
     format: ReportFormat,
@@ -36,10 +43,18 @@ enum ReportFormat {
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Exit {
-        let prepared = match prepare(&self.file.config) {
+        let mut prepared = match prepare(&self.file.config) {
             Ok(prepared) => prepared,
             Err(error) => return fail(&error),
         };
+        if self.online
+            && let Some(snapshot) = &prepared.snapshot
+        {
+            match reach(snapshot) {
+                Ok(found) => prepared.issues.0.extend(found),
+                Err(error) => return fail(&error),
+            }
+        }
         let (issues, sources) = (&prepared.issues, &prepared.sources);
         let machine = match self.format {
             ReportFormat::Human => None,
@@ -64,4 +79,32 @@ impl Check {
         }
         Exit::Ok
     }
+}
+
+/// Runs every health check once and reports the targets that fail it.
+fn reach(snapshot: &Snapshot) -> Result<Vec<Issue>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("threads cannot be started: {error}"))?;
+    runtime.block_on(async {
+        let supervisor = Supervisor::new(runtime.handle().clone());
+        supervisor.adopt(&snapshot.tasks());
+        warm_up(snapshot).await;
+        supervisor.stop().await;
+    });
+    let mut found = Vec::new();
+    for status in snapshot.upstreams.iter().map(|upstream| upstream.status()) {
+        if status.targets.is_empty() {
+            found.push(Issue::new(
+                Code::UNREACHED,
+                format!("no address of upstream `{}` is known", status.name),
+            ));
+        }
+        let down = status.targets.iter().filter(|target| !target.healthy);
+        found.extend(down.map(|target| {
+            let message =
+                format!("target {} of upstream `{}`: {}", target.address, status.name, target.reason);
+            Issue::new(Code::UNREACHED, message)
+        }));
+    }
+    Ok(found)
 }

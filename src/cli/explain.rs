@@ -1,9 +1,10 @@
 //! `tollgate explain`: what would become of a request.
 
+use super::ask::AdminAddress;
 use super::output::{data, fail, findings, json};
 use super::prepare::{Prepared, prepare};
 use super::{ConfigFile, Exit, Global, Output};
-use crate::explain::{Explanation, Question, explain};
+use crate::explain::{Explanation, Question, explain, header};
 use clap::Args;
 use http::{HeaderName, HeaderValue, Method};
 use std::net::IpAddr;
@@ -12,13 +13,19 @@ pub(super) const AFTER: &str = "\
 Examples:
   tollgate explain GET http://api.example.com/orders/7
   tollgate explain -H 'x-canary: orders-v2' https://api.example.com/orders/7
-  tollgate explain --from 203.0.113.9 POST /orders";
+  tollgate explain --from 203.0.113.9 POST /orders
+  tollgate explain --live http://api.example.com/orders/7";
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     #[command(flatten)]
     file: ConfigFile,
+    /// Ask the running gateway, with the health and addresses of its upstreams, instead of a file
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    admin: AdminAddress,
     /// A URL or a path, with the method in front if it is not GET
     #[arg(value_name = "[METHOD] URL", num_args = 1..=2, required = true)]
     request: Vec<String>,
@@ -36,14 +43,6 @@ pub(super) struct Explain {
     output: Output,
 }
 
-fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("a header field is written `name: value`")?;
-    let name = name.trim().parse().map_err(|_| format!("`{name}` is not a header name"))?;
-    let value =
-        value.trim().parse().map_err(|_| "the value has characters that a header cannot carry".to_owned())?;
-    Ok((name, value))
-}
-
 impl Explain {
     pub(super) fn run(&self, global: &Global) -> Exit {
         let (method, url) = match self.request.as_slice() {
@@ -54,6 +53,29 @@ impl Explain {
         let Ok(method) = method.parse::<Method>() else {
             return fail(&format!("`{method}` is not a method"));
         };
+        let question = Question {
+            method,
+            url: url.clone(),
+            headers: self.headers.clone(),
+            from: self.from,
+            listener: self.listener.clone(),
+        };
+        if self.live { self.ask(&question) } else { self.work_out(&question, global) }
+    }
+
+    fn ask(&self, question: &Question) -> Exit {
+        let (status, body) = match self.admin.ask(&format!("/explain?{}", question.to_query())) {
+            Ok(answer) => answer,
+            Err(exit) => return exit,
+        };
+        match (serde_json::from_str::<Explanation>(&body), self.output) {
+            (Err(_), _) => fail(&format!("{} answers {status}: {}", self.admin, body.trim_end())),
+            (Ok(told), Output::Json) => json(&told),
+            (Ok(told), Output::Human) => data(&told.to_string()),
+        }
+    }
+
+    fn work_out(&self, question: &Question, global: &Global) -> Exit {
         let prepared = match prepare(&self.file.config) {
             Ok(prepared) => prepared,
             Err(error) => return fail(&error),
@@ -62,9 +84,7 @@ impl Explain {
             findings(&prepared.issues, &prepared.sources, global, "");
             return Exit::Invalid;
         };
-        let (url, headers, listener) = (url.clone(), self.headers.clone(), self.listener.clone());
-        let question = Question { method, url, headers, from: self.from, listener };
-        match (explain(snapshot, &prepared.sources, &question), self.output) {
+        match (explain(snapshot, &prepared.sources, question), self.output) {
             (Err(error), _) => fail(&error),
             (Ok(told), Output::Json) => json(&masked(told, &prepared)),
             (Ok(told), Output::Human) => data(&masked(told, &prepared).to_string()),
@@ -72,13 +92,9 @@ impl Explain {
     }
 }
 
-/// Steps and actions show their values; what came from outside is shown as it is written.
 fn masked(mut told: Explanation, prepared: &Prepared) -> Explanation {
     if let Some(loaded) = &prepared.loaded {
-        told.steps.iter_mut().for_each(|step| step.what = loaded.mask(&step.what));
-        if let Some(location) = told.answered.as_mut().and_then(|answered| answered.location.as_mut()) {
-            *location = loaded.mask(location);
-        }
+        told.mask(|text| loaded.mask(text));
     }
     told
 }

@@ -132,6 +132,8 @@ codes! {
     UNUSED = 2007;
     /// Upstream certificates are not verified.
     UNVERIFIED = 2008;
+    /// A target cannot be reached (`check --online`).
+    UNREACHED = 2010;
     /// An include pattern matches no file.
     INCLUDE_EMPTY = 2009;
 }

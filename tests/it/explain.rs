@@ -220,3 +220,35 @@ apis:
         assert!(ran.code == 0 && !ran.stdout.contains("geheim"), "{ran:#?}");
     }
 }
+
+#[test]
+fn the_running_gateway_explains_too() {
+    let upstream = Upstream::start(Answer::echo);
+    let gateway = Plan::new(CONFIG).with("one", upstream.addr()).with("two", "127.0.0.1:3002").start();
+    let admin = format!("http://{}", gateway.admin());
+    let request = ["-o", "json", "-H", "x-a: b c&d", "GET", "http://api.example.com/shop/orders/7?a=b%20c"];
+    let live: Vec<&str> = ["explain", "--live", "--admin", &admin].into_iter().chain(request).collect();
+    let file: Vec<&str> = ["explain", "-c", "tollgate.yaml"].into_iter().chain(request).collect();
+    let (live, file) = (gateway.plan().run(&live), gateway.plan().run(&file));
+    assert_eq!(live.code, 0, "{live:#?}");
+    assert_eq!(told(&live.json()), told(&file.json()));
+    let nobody = gateway.plan().run(&["explain", "--live", "--admin", "http://127.0.0.1:9", "http://a/"]);
+    assert_eq!(nobody.code, 4, "{nobody:#?}");
+}
+
+#[test]
+fn an_online_check_reports_what_cannot_be_reached() {
+    let upstream = Upstream::start(Answer::echo);
+    let yaml = r#"
+version: 1
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { app: { targets: ["{{up}}", "127.0.0.1:9"] } }
+apis: { shop: { auth: public, routes: { all: { match: "/**", to: app } } } }
+"#;
+    let plan = Plan::new(yaml).with("up", upstream.addr());
+    let ran = plan.run(&["check", "--online", "-c", "tollgate.yaml", "--no-color"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    assert!(ran.stderr.contains("TG2010") && ran.stderr.contains("127.0.0.1:9"), "{ran:#?}");
+    assert!(!ran.stderr.contains(&upstream.addr().to_string()), "{ran:#?}");
+    assert_eq!(plan.run(&["check", "--online", "--strict", "-c", "tollgate.yaml"]).code, 3);
+}
