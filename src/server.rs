@@ -33,6 +33,9 @@ use tokio::sync::watch;
 /// How long the start waits for the first health checks and name look-ups.
 const WARM_UP: Duration = Duration::from_secs(3);
 
+/// How long background tasks may take to end when the process does.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// Idle connections kept to all upstreams together, on each thread.
 const IDLE_CONNECTIONS: usize = 1024;
 
@@ -199,13 +202,17 @@ impl Process {
                     drain_until(&connections, drain, &mut signals, log.as_deref()).await
                 }
             };
-            supervisor.stop().await;
+            log::debug!("connections are closed");
+            // A look-up or probe that is under way may take its time; nothing of it is needed any more.
+            drop(tokio::time::timeout(LAST_WORDS, supervisor.stop()).await);
+            log::debug!("tasks have ended");
             if let Some(log) = log {
                 let flushed = tokio::task::spawn_blocking(move || log.flush(Duration::from_secs(2))).await;
                 if !flushed.unwrap_or(false) {
                     log::warn!("not all of the access log could be written");
                 }
             }
+            log::debug!("stopped");
             Ok(cut)
         })
     }
