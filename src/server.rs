@@ -283,6 +283,7 @@ fn announce(snapshot: &Snapshot) {
     ));
 }
 
-fn counted(number: usize, thing: &str) -> String {
+/// A number with its thing: `1 route`, `2 routes`.
+pub fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

@@ -4,6 +4,7 @@ use super::ask::AdminAddress;
 use super::output::{colored, data, fail, json};
 use super::{Exit, Global, Output};
 use crate::admin::Status as Told;
+use crate::server::counted;
 use clap::Args;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -67,14 +68,14 @@ fn human(told: &Told, color: bool) -> String {
         _ => paint("starting", "33"),
     };
     let mut text = format!(
-        "tollgate {}  {state}  pid {}  up {}  config {}\n{} listeners, {} APIs, {} routes\n",
+        "tollgate {}  {state}  pid {}  up {}  config {}\n{}, {}, {}\n",
         told.version,
         told.pid,
         duration(told.uptime_seconds),
         told.config.get(..6).unwrap_or(&told.config),
-        told.listeners,
-        told.apis,
-        told.routes,
+        counted(told.listeners, "listener"),
+        counted(told.apis, "API"),
+        counted(told.routes, "route"),
     );
     if told.task_failures > 0 || told.log_dropped > 0 {
         text.push_str(&format!(
