@@ -1,7 +1,7 @@
 //! `respond`: an answer made here, from the configuration (RT-10).
 
 use super::to::Respond as Rule;
-use crate::build::{Bind, Build, Value};
+use crate::build::{Bind, Build, Value, problem};
 use crate::exchange::{Exchange, RequestHead};
 use crate::reply::{Reply, escape_html};
 use crate::value::{At, Code, Issue, Issues, Spanned, Template};
@@ -24,12 +24,15 @@ enum Body {
     Fixed(Bytes),
     Text(Template),
     Html(Template),
-    Json(serde_json::Value, Bound),
+    Json(Vec<Piece>),
 }
 
-/// Texts inside a JSON body that are filled in, as written and compiled.
-struct Bound {
-    templates: Vec<(String, Template)>,
+/// A piece of a JSON body.
+enum Piece {
+    /// As it is.
+    Raw(String),
+    /// A text that is filled in.
+    Text(Template),
 }
 
 impl Respond {
@@ -82,10 +85,10 @@ impl Respond {
                 });
                 text.into()
             }
-            Body::Json(value, bound) => {
-                let mut value = value.clone();
-                fill(&mut value, bound, request, x);
-                value.to_string().into()
+            Body::Json(pieces) => {
+                let mut json = String::with_capacity(256);
+                pieces.iter().for_each(|piece| piece.write(request, x, &mut json));
+                json.into()
             }
         };
         Reply { status: self.status, headers, body, reason: None, problem: None }
@@ -122,50 +125,59 @@ fn text_body(text: &Spanned<Template>, bind: Bind<'_>, filled: fn(Template) -> B
 }
 
 fn json_body(json: &Spanned<serde_json::Value>, bind: Bind<'_>) -> Result<Body, Issue> {
-    let mut templates = Vec::new();
-    collect(&json.value, json.at, bind, &mut templates)?;
-    if templates.is_empty() {
-        return Ok(Body::Fixed(json.value.to_string().into()));
+    let mut pieces = Vec::new();
+    compile(&json.value, json.at, bind, &mut pieces)?;
+    match pieces.as_slice() {
+        [Piece::Raw(whole)] => Ok(Body::Fixed(Bytes::copy_from_slice(whole.as_bytes()))),
+        _ => Ok(Body::Json(pieces)),
     }
-    Ok(Body::Json(json.value.clone(), Bound { templates }))
 }
 
-/// Compiles every text with `${` in it.
-fn collect(
-    value: &serde_json::Value,
-    at: At,
-    bind: Bind<'_>,
-    found: &mut Vec<(String, Template)>,
-) -> Result<(), Issue> {
+/// Cuts a JSON value into what is always the same and the texts with `${` in them.
+fn compile(value: &serde_json::Value, at: At, bind: Bind<'_>, pieces: &mut Vec<Piece>) -> Result<(), Issue> {
     match value {
         serde_json::Value::String(text) if text.contains("${") => {
-            let template = text
-                .parse::<Template>()
-                .map_err(|message| crate::build::problem(Code::BAD_TEMPLATE, &message, at))?;
-            found.push((text.clone(), bind.template(&Spanned { value: template, at })?));
-            Ok(())
+            let template: Template =
+                text.parse().map_err(|message: String| problem(Code::BAD_TEMPLATE, &message, at))?;
+            pieces.push(Piece::Text(bind.template(&Spanned { value: template, at })?));
         }
-        serde_json::Value::Array(items) => items.iter().try_for_each(|item| collect(item, at, bind, found)),
+        serde_json::Value::Array(items) => {
+            for (number, item) in items.iter().enumerate() {
+                push_raw(pieces, if number == 0 { "[" } else { "," });
+                compile(item, at, bind, pieces)?;
+            }
+            push_raw(pieces, if items.is_empty() { "[]" } else { "]" });
+        }
         serde_json::Value::Object(members) => {
-            members.values().try_for_each(|member| collect(member, at, bind, found))
+            for (number, (key, member)) in members.iter().enumerate() {
+                push_raw(pieces, if number == 0 { "{" } else { "," });
+                push_raw(pieces, &format!("{}:", serde_json::Value::from(key.as_str())));
+                compile(member, at, bind, pieces)?;
+            }
+            push_raw(pieces, if members.is_empty() { "{}" } else { "}" });
         }
-        _ => Ok(()),
+        plain => push_raw(pieces, &plain.to_string()),
+    }
+    Ok(())
+}
+
+fn push_raw(pieces: &mut Vec<Piece>, text: &str) {
+    match pieces.last_mut() {
+        Some(Piece::Raw(raw)) => raw.push_str(text),
+        _ => pieces.push(Piece::Raw(text.to_owned())),
     }
 }
 
-fn fill(value: &mut serde_json::Value, bound: &Bound, request: &RequestHead, x: &Exchange) {
-    match value {
-        serde_json::Value::String(text) => {
-            if let Some((_, template)) = bound.templates.iter().find(|(written, _)| written == text) {
-                text.clear();
-                x.render(template, request, text);
+impl Piece {
+    fn write(&self, request: &RequestHead, x: &Exchange, out: &mut String) {
+        match self {
+            Piece::Raw(raw) => out.push_str(raw),
+            Piece::Text(template) => {
+                let mut text = String::new();
+                x.render(template, request, &mut text);
+                out.push_str(&serde_json::Value::from(text).to_string());
             }
         }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| fill(item, bound, request, x)),
-        serde_json::Value::Object(members) => {
-            members.values_mut().for_each(|member| fill(member, bound, request, x))
-        }
-        _ => {}
     }
 }
 

@@ -67,6 +67,7 @@ impl Doors {
         options.h2c = listener.is_some_and(|listener| listener.h2c);
         options.h2_idle_timeout = listener.map(|listener| listener.limits.keepalive);
         Arc::new(App {
+            header_bytes: listener.map_or(u32::MAX, |listener| h2_header_list(&listener.limits)),
             proxy: self.proxy.clone(),
             options,
             http1: listener.is_none_or(|listener| listener.http1),
@@ -131,6 +132,13 @@ struct App {
     proxy: Arc<HttpProxy<Gateway>>,
     options: HttpServerOptions,
     http1: bool,
+    header_bytes: u32,
+}
+
+/// What `limits` mean in HTTP/2's way of counting: 32 bytes more for each field (RFC 9113 section 6.5.2).
+fn h2_header_list(limits: &crate::listen::Limits) -> u32 {
+    let bytes = limits.header_bytes.saturating_add(limits.uri).saturating_add(32 * limits.headers as u64);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[async_trait]
@@ -154,6 +162,7 @@ impl HttpServerApp for App {
     fn h2_options(&self) -> Option<H2Options> {
         let mut options = default_h2_options();
         options.initial_window_size(H2_WINDOW).initial_connection_window_size(H2_WINDOW);
+        options.max_header_list_size(self.header_bytes);
         Some(options)
     }
 }
