@@ -34,7 +34,10 @@ pub fn identify_client(
 ) {
     let headers = &mut head.headers;
     headers.reserve(4);
-    if !x.trusted && headers.keys().any(|name| name.as_str().starts_with("x-")) {
+    // One pass over the names that are there is cheaper than a look-up of each that might be.
+    let is_told = |name: &HeaderName| *name == FORWARDED || name.as_str().starts_with("x-");
+    let told_before = headers.keys().any(is_told);
+    if told_before && !x.trusted {
         for name in &SPOOFABLE {
             headers.remove(name);
         }
@@ -55,7 +58,7 @@ pub fn identify_client(
     }
     if rfc7239 {
         headers.insert(FORWARDED, forwarded_value(request, x));
-    } else {
+    } else if told_before {
         headers.remove(FORWARDED);
     }
 }
@@ -128,7 +131,11 @@ pub fn strip_hop_by_hop(head: &mut ResponseHead) {
     }
     let headers = &mut head.headers;
     if headers.contains_key(CONNECTION) {
-        let named = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+        let named = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter(|line| !is_usual(line))
+            .filter_map(|line| line.to_str().ok());
         let named: Vec<HeaderName> =
             named.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
         for name in named.iter().filter(|name| !FRAMING.contains(name)) {
@@ -142,9 +149,13 @@ pub fn strip_hop_by_hop(head: &mut ResponseHead) {
     }
 }
 
-/// One pass over the names that are there is cheaper than a look-up of each that might be.
 fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == TE || *name == UPGRADE || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+/// What `Connection` says nearly always; it names no field that is there.
+fn is_usual(line: &HeaderValue) -> bool {
+    matches!(line.as_bytes(), b"keep-alive" | b"close" | b"Keep-Alive" | b"Close")
 }
 
 /// Fields that are about one connection whether `Connection` names them or not. `Transfer-Encoding` and `Connection` itself

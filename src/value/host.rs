@@ -132,7 +132,10 @@ pub fn host_key(host: &str) -> Option<Cow<'_, str>> {
     if host.starts_with('[') {
         return ip_v6_key(host);
     }
-    let (name, port) = host.split_once(':').unwrap_or((host, ""));
+    let (name, port) = match memchr::memchr(b':', host.as_bytes()) {
+        Some(colon) => (host.get(..colon)?, host.get(colon + 1..)?),
+        None => (host, ""),
+    };
     let name = name.strip_suffix('.').unwrap_or(name);
     if !is_port(port) || !is_domain(name) {
         return None;
@@ -176,6 +179,10 @@ fn is_domain(name: &str) -> bool {
 
 /// `127.1`, `0x7f.0.0.1`: ends in a number as an IPv4 address would, but is none (WHATWG URL, "ends in a number").
 fn is_odd_number(name: &str) -> bool {
+    // Nearly every name ends in a letter.
+    if !name.ends_with(|last: char| last.is_ascii_digit()) {
+        return false;
+    }
     let last = name.rsplit('.').next().unwrap_or(name);
     last.bytes().all(|byte| byte.is_ascii_digit()) && name.contains('.') && name.parse::<Ipv4Addr>().is_err()
 }
