@@ -1,6 +1,7 @@
 //! Routes: what matches, and what a match leads to.
 
 pub mod conditions;
+mod lookup;
 pub mod matching;
 pub mod methods;
 mod near;
@@ -10,11 +11,12 @@ pub mod table;
 mod trie;
 
 pub use conditions::{HeaderTest, QueryTest, Test};
+pub use lookup::Lookup;
 pub use methods::Methods;
 pub use near::Near;
 pub use overlap::{Conflict, conflicts};
 pub use rule::{Part, Rule, precedence};
-pub use table::{Found, Lookup, Table};
+pub use table::{Found, Table};
 
 use crate::actions::Action;
 use crate::filters::Chain;

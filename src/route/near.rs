@@ -1,9 +1,10 @@
 //! Why other rules did not get a request, for `tollgate explain`. Goes through all rules; not for the request path.
 
 use super::conditions::Test;
+use super::lookup::Lookup;
 use super::methods::MethodKey;
 use super::rule::{Rule, precedence};
-use super::table::{Lookup, Table};
+use super::table::Table;
 use crate::value::{HostPattern, PathPattern, Segment};
 use http::Method;
 use std::cmp::Reverse;

@@ -1,8 +1,8 @@
 //! One way to reach a route, and which of two rules comes first.
 
 use super::conditions::{HeaderTest, QueryTest};
+use super::lookup::Lookup;
 use super::methods::{MethodKey, Methods};
-use super::table::Lookup;
 use crate::value::{HostPattern, PathPattern, Segment};
 use std::cmp::{Ordering, Reverse};
 use std::fmt;

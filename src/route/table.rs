@@ -3,13 +3,13 @@
 //! Rules are grouped by priority and host; within a group the segments of the path lead through a tree to the few rules
 //! whose path matches, in the order of [`Part`](super::Part). Nothing is allocated on the way.
 
+use super::lookup::Lookup;
 use super::methods::{MethodKey, Methods};
 use super::rule::{Rule, total_order};
 use super::trie::{NodeId, Trie};
 use crate::value::{HostPattern, Params, parent_domain, split_segment};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use http::{HeaderMap, Method};
 use smallvec::SmallVec;
 use std::cmp::Reverse;
 
@@ -30,23 +30,6 @@ struct Level {
     /// By the suffix without `*.`.
     wildcard: HashMap<Box<str>, NodeId, FixedState>,
     any: Option<NodeId>,
-}
-
-/// What is known of a request when its route is looked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Lookup<'a> {
-    /// As [`host_key`](crate::value::host_key) gives it.
-    pub host: Option<&'a str>,
-    /// In normal form, without query.
-    pub path: &'a str,
-    /// Raw, without `?`.
-    pub query: Option<&'a str>,
-    /// The method.
-    pub method: &'a Method,
-    /// All header fields.
-    pub headers: &'a HeaderMap,
-    /// Number of the listener the request came through.
-    pub listener: u16,
 }
 
 /// The answer of the table.
@@ -209,6 +192,7 @@ pub(super) mod tests {
     use super::super::conditions::{HeaderTest, QueryTest, Test};
     use super::*;
     use crate::value::{PathPattern, Segment};
+    use http::{HeaderMap, Method};
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
