@@ -82,8 +82,12 @@ impl Build {
             Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.value.display()))
                 .at(path.at)
         };
-        let file = std::fs::File::open(self.base.join(&path.value))
-            .map_err(|error| unreadable(error.to_string()))?;
+        let place = self.base.join(&path.value);
+        // A pipe or a device could make the start hang.
+        if !std::fs::metadata(&place).map_err(|error| unreadable(error.to_string()))?.is_file() {
+            return Err(unreadable("it is not a regular file".to_owned()));
+        }
+        let file = std::fs::File::open(place).map_err(|error| unreadable(error.to_string()))?;
         let mut content = Vec::new();
         file.take(max + 1).read_to_end(&mut content).map_err(|error| unreadable(error.to_string()))?;
         if content.len() as u64 > max {

@@ -3,6 +3,7 @@
 use super::de;
 use super::document::Document;
 use super::interpolate::{Environment, interpolate};
+use super::secrets::{in_order, put_back};
 use super::yaml::{Entry, Kind, MAX_BYTES, Node, parse};
 use crate::value::issue::Source;
 use crate::value::{At, ByteSize, Code, Issue, Issues, Sources};
@@ -28,8 +29,7 @@ pub struct Loaded {
 impl Loaded {
     /// The text with every value from outside (`${env:…}`, `${file:…}`, `${cred:…}`) put back to how it is written.
     pub fn mask(&self, text: &str) -> String {
-        let put_back = |text: String, (value, written): &(String, String)| text.replace(value, written);
-        self.secrets.iter().fold(text.to_owned(), put_back)
+        put_back(text, &self.secrets)
     }
 }
 
@@ -49,9 +49,8 @@ fn secrets(node: &Node) -> Vec<(String, String)> {
             Kind::Scalar(_) | Kind::Refused => {}
         }
     }
-    found.retain(|(value, _)| value.len() > 3);
-    // Longer ones first: one may be part of another.
-    found.sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+    found = in_order(found, 3);
+    found.dedup();
     found
 }
 

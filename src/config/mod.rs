@@ -7,6 +7,7 @@ pub mod effective;
 pub mod interpolate;
 pub mod load;
 pub mod report;
+mod secrets;
 pub mod yaml;
 
 pub use document::Document;

@@ -2,6 +2,7 @@
 
 use super::super::yaml::{Entry, Kind, Node, Scalar};
 use super::{TakenOut, address};
+use crate::config::secrets::{in_order, put_back};
 use crate::value::{At, Code, Issue};
 use serde::de::{Error, Expected, Unexpected};
 use serde_yaml::Value;
@@ -295,22 +296,23 @@ fn masked(message: &str, node: &Node) -> String {
     if secrets.is_empty() {
         return message.to_owned();
     }
-    let mut text = message.to_owned();
+    let secrets = in_order(secrets, 0);
     // One or two characters are no secret, and replacing them everywhere would make nonsense of any message.
-    for (value, written) in secrets.iter().filter(|(value, _)| value.len() > 2) {
-        text = text.replace(value.as_str(), written);
-    }
-    let part = |quoted: &str| !quoted.is_empty() && secrets.iter().any(|(value, _)| value.contains(quoted));
+    let text = put_back(message, &in_order(secrets.clone(), 2));
+    let part = |quoted: &str| {
+        let quoted = quoted.to_ascii_lowercase();
+        !quoted.is_empty() && secrets.iter().any(|(value, _)| value.contains(&quoted))
+    };
     let pieces = text.split('`').enumerate();
     let pieces: Vec<&str> =
         pieces.map(|(i, piece)| if i % 2 == 1 && part(piece) { "…" } else { piece }).collect();
     pieces.join("`")
 }
 
-fn collect_secrets<'n>(node: &'n Node, secrets: &mut Vec<(&'n String, &'n str)>) {
+fn collect_secrets<'n>(node: &'n Node, secrets: &mut Vec<(String, &'n str)>) {
     match &node.kind {
         Kind::Scalar(Scalar { value: Value::String(value), secret: true, written, .. }) => {
-            secrets.push((value, written.as_deref().unwrap_or("…")));
+            secrets.push((value.clone(), written.as_deref().unwrap_or("…")));
         }
         Kind::Scalar(_) | Kind::Refused => {}
         Kind::Seq(items) => items.iter().for_each(|item| collect_secrets(item, secrets)),
