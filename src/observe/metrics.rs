@@ -468,7 +468,7 @@ mod tests {
         app.forget_target("a:1");
         assert_eq!(value(&metrics, r#"tollgate_upstream_target_up{target="a:1",upstream="app"}"#), None);
         assert_eq!(value(&metrics, r#"tollgate_upstream_target_up{target="b:1",upstream="app"}"#), Some(0.0));
-        app.attempt(Attempt::NoTarget, MS);
+        app.attempt(Attempt::Broken, MS);
         drop(app);
         metrics.sweep();
         assert!(!text(&metrics).contains("upstream=\"app\""));

@@ -262,11 +262,8 @@ fn labels(series: &str) -> Vec<String> {
 
 /// The values of the label `result`.
 fn results() -> String {
-    use Attempt::{
-        Broken, Cancelled, ConnectFailed, ConnectTimeout, NoTarget, Ok, ServerError, Timeout, TlsFailed,
-    };
-    let all =
-        [Ok, ServerError, ConnectFailed, ConnectTimeout, TlsFailed, Timeout, Broken, Cancelled, NoTarget];
+    use Attempt::{Broken, Cancelled, ConnectFailed, ConnectTimeout, Ok, ServerError, Timeout, TlsFailed};
+    let all = [Ok, ServerError, ConnectFailed, ConnectTimeout, TlsFailed, Timeout, Broken, Cancelled];
     all.map(|result| format!("`{}`", result.label())).join(", ")
 }
 

@@ -91,13 +91,11 @@ pub enum Attempt {
     Broken,
     /// The client went away first.
     Cancelled,
-    /// There was no target to try.
-    NoTarget,
 }
 
 impl Attempt {
     /// The number of results.
-    const COUNT: usize = Attempt::NoTarget as usize + 1;
+    const COUNT: usize = Attempt::Cancelled as usize + 1;
 
     /// The value of the label `result`.
     pub fn label(self) -> &'static str {
@@ -110,7 +108,6 @@ impl Attempt {
             Attempt::Timeout => "timeout",
             Attempt::Broken => "broken",
             Attempt::Cancelled => "cancelled",
-            Attempt::NoTarget => "no_target",
         }
     }
 }
