@@ -60,12 +60,15 @@
 //! other modules. Not here yet, with room left: authentication, limits, cache, TLS listeners, reload, upgrade.
 
 pub mod value;
+pub mod consumer;
 pub mod exchange;
 pub mod reply;
 pub mod tasks;
 pub mod observe;
 pub mod listen;
 pub mod upstream;
+pub mod store;
+pub mod auth;
 pub mod build;
 pub mod filters;
 pub mod actions;

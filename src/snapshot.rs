@@ -100,7 +100,7 @@ impl ProcessSettings {
             user: document.process.user.as_ref().map(|user| user.value.clone()),
             drain: document.process.drain.requests.map_or(Duration::from_secs(30), |span| span.0),
             admin,
-            tokens: document.admin.tokens.iter().map(|(_, token)| token.0.clone()).collect(),
+            tokens: document.admin.tokens.iter().map(|(_, token)| token.expose().to_owned()).collect(),
             access_log: log_target(document),
         }
     }

@@ -8,7 +8,7 @@ use crate::route::matching::Match;
 use crate::upstream::document::Upstream;
 use crate::value::{
     ByteSize, Cidr, HeaderKey, HostPattern, Map, Name, Normalize, OneOrMany, OrNone, PathPattern, Percent,
-    Span, Spanned, Template, text_value,
+    Secret, Span, Spanned, Template, text_value,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -121,17 +121,6 @@ pub struct Admin {
     /// needs one.
     #[serde(default)]
     pub tokens: Map<Secret>,
-}
-
-/// A value that is never printed.
-#[derive(Clone, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
 }
 
 /// Where the admin listener listens.

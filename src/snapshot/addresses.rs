@@ -72,7 +72,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn check_admin(document: &Document, issues: &mut Issues) {
     for (name, token) in document.admin.tokens.iter() {
-        if token.0.len() < 8 {
+        if token.expose().len() < 8 {
             let issue = Issue::new(
                 Code::BAD_VALUE,
                 format!("admin token `{}` is shorter than 8 characters", name.value),
