@@ -36,6 +36,21 @@ pub fn identify(
     x.request_id = request_id(head, facts.trusted, telemetry);
 }
 
+/// Refuses a client that sends too many requests, before anything else is looked at.
+///
+/// # Errors
+/// It does.
+pub fn keep_back_floods(listener: &Listener, client: IpAddr) -> Result<(), Problem> {
+    let Some((flood, refused)) = &listener.flood else { return Ok(()) };
+    match flood.count(client) {
+        None => Ok(()),
+        Some(wait) => {
+            refused.inc();
+            Err(Problem::from(Kind::FLOOD).retry_after(wait))
+        }
+    }
+}
+
 fn request_id(head: &RequestHead, trusted: bool, telemetry: &Telemetry) -> HeaderValue {
     let believed = match telemetry.trust_ids {
         TrustIds::Proxies => trusted,

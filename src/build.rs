@@ -1,21 +1,43 @@
 //! What a component may ask for while it is being made.
 
+use crate::auth::Named;
+use crate::auth::guard::Guard;
+use crate::consumer::{Consumer, Consumers};
 use crate::observe::metrics::Metrics;
+use crate::store::counters::Counters;
 use crate::upstream::Upstream;
 use crate::value::{At, Code, Issue, Key, Name, Spanned, Template};
-use http::HeaderValue;
-use std::cell::Cell;
-use std::collections::HashMap;
+use http::{HeaderName, HeaderValue};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The upstreams of the snapshot being built, and where files are.
+/// What names refer to in the snapshot being built, and where files are.
 pub struct Build {
     upstreams: HashMap<Name, Entry>,
     failed: HashMap<Name, Issue>,
+    access: Access,
+    used_providers: RefCell<HashSet<Name>>,
     base: PathBuf,
     metrics: Arc<Metrics>,
+}
+
+/// Who may call and how often, as far as it is the same for all routes.
+pub struct Access {
+    /// Providers; `None` for one that could not be made, which has been reported.
+    pub providers: Vec<(Name, Option<Arc<Named>>)>,
+    /// Consumers.
+    pub consumers: Arc<Consumers>,
+    /// All tags that a consumer has.
+    pub tags: Vec<Name>,
+    /// Header fields that only providers may send upstream.
+    pub forwards: Arc<[HeaderName]>,
+    /// What guards each listener against guessing.
+    pub guards: Arc<[Option<Arc<Guard>>]>,
+    /// What limits are counted with.
+    pub counters: Arc<Counters>,
 }
 
 struct Entry {
@@ -26,10 +48,12 @@ struct Entry {
 
 impl Build {
     /// Nothing yet; relative paths begin at `base`.
-    pub fn new(base: &Path, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(base: &Path, metrics: &Arc<Metrics>, access: Access) -> Self {
         Build {
             upstreams: HashMap::new(),
             failed: HashMap::new(),
+            access,
+            used_providers: RefCell::default(),
             base: base.to_owned(),
             metrics: metrics.clone(),
         }
@@ -73,28 +97,90 @@ impl Build {
         self.upstreams.get(name).is_some_and(|entry| entry.used.get())
     }
 
+    /// A provider by name.
+    ///
+    /// # Errors
+    /// There is none of this name; the finding proposes the nearest. `Ok(None)` when it could not be made.
+    pub fn provider(&self, name: &Name, at: At) -> Result<Option<Arc<Named>>, Issue> {
+        self.used_providers.borrow_mut().insert(name.clone());
+        let mut providers = self.access.providers.iter();
+        match providers.find(|(other, _)| other == name) {
+            Some((_, provider)) => Ok(provider.clone()),
+            None => {
+                let known: Vec<_> = self.access.providers.iter().map(|(name, _)| name.as_str()).collect();
+                Err(unknown("auth provider", name.as_str(), at, &known))
+            }
+        }
+    }
+
+    /// Whether a provider was asked for.
+    pub fn is_provider_used(&self, name: &Name) -> bool {
+        self.used_providers.borrow().contains(name)
+    }
+
+    /// A consumer by name.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn consumer(&self, name: &Name, at: At) -> Result<Arc<Consumer>, Issue> {
+        let consumer = self.access.consumers.named(name.as_str());
+        consumer.filter(|consumer| *consumer.name == *name.as_str()).cloned().ok_or_else(|| {
+            let mut known: Vec<_> = self.access.consumers.names().collect();
+            known.sort_unstable();
+            unknown("consumer", name.as_str(), at, &known)
+        })
+    }
+
+    /// Whether a consumer has this tag.
+    pub fn has_tag(&self, tag: &Name) -> bool {
+        self.access.tags.contains(tag)
+    }
+
+    /// Header fields that only providers may send upstream.
+    pub fn forwards(&self) -> &Arc<[HeaderName]> {
+        &self.access.forwards
+    }
+
+    /// What guards each listener against guessing.
+    pub fn guards(&self) -> &Arc<[Option<Arc<Guard>>]> {
+        &self.access.guards
+    }
+
+    /// What limits are counted with.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.access.counters
+    }
+
     /// The content of a file that the configuration names.
     ///
     /// # Errors
     /// It cannot be read, or is larger than `max` bytes.
     pub fn file(&self, path: &Spanned<PathBuf>, max: u64) -> Result<Vec<u8>, Issue> {
-        let unreadable = |why: String| {
-            Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.value.display()))
-                .at(path.at)
-        };
-        let place = self.base.join(&path.value);
-        // A pipe or a device could make the start hang.
-        if !std::fs::metadata(&place).map_err(|error| unreadable(error.to_string()))?.is_file() {
-            return Err(unreadable("it is not a regular file".to_owned()));
-        }
-        let file = std::fs::File::open(place).map_err(|error| unreadable(error.to_string()))?;
-        let mut content = Vec::new();
-        file.take(max + 1).read_to_end(&mut content).map_err(|error| unreadable(error.to_string()))?;
-        if content.len() as u64 > max {
-            return Err(unreadable(format!("it is larger than {}", crate::value::ByteSize(max))));
-        }
-        Ok(content)
+        read_file(&self.base, path, max)
     }
+}
+
+/// The content of a file that the configuration names; relative paths begin at `base`.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or is larger than `max` bytes.
+pub fn read_file(base: &Path, path: &Spanned<PathBuf>, max: u64) -> Result<Vec<u8>, Issue> {
+    let unreadable = |why: String| {
+        Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.value.display()))
+            .at(path.at)
+    };
+    let place = base.join(&path.value);
+    // A pipe or a device could make the start hang.
+    if !std::fs::metadata(&place).map_err(|error| unreadable(error.to_string()))?.is_file() {
+        return Err(unreadable("it is not a regular file".to_owned()));
+    }
+    let file = std::fs::File::open(place).map_err(|error| unreadable(error.to_string()))?;
+    let mut content = Vec::new();
+    file.take(max + 1).read_to_end(&mut content).map_err(|error| unreadable(error.to_string()))?;
+    if content.len() as u64 > max {
+        return Err(unreadable(format!("it is larger than {}", crate::value::ByteSize(max))));
+    }
+    Ok(content)
 }
 
 /// The finding that a name refers to nothing.

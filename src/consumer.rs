@@ -1,5 +1,7 @@
 //! Who is calling: consumers with their plans and tags, and the identity that a request has proven.
 
+pub mod document;
+
 use crate::value::Name;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
@@ -39,17 +41,37 @@ pub struct Identity {
     pub expires: Option<u64>,
 }
 
-/// All consumers, found by name.
+impl Identity {
+    /// Somebody who is this consumer, because `provider` says so.
+    pub fn of_consumer(consumer: &Arc<Consumer>, provider: &str) -> Identity {
+        Identity {
+            subject: consumer.name.clone(),
+            consumer: Some(consumer.clone()),
+            provider: provider.into(),
+            credential: "".into(),
+            claims: None,
+            forward: Vec::new(),
+            expires: None,
+        }
+    }
+}
+
+/// All consumers, found by what credentials call them.
 #[derive(Debug, Default)]
 pub struct Consumers(HashMap<Arc<str>, Arc<Consumer>>);
 
 impl Consumers {
-    /// From the consumers of the configuration.
-    pub fn new(consumers: impl IntoIterator<Item = Arc<Consumer>>) -> Self {
-        Consumers(consumers.into_iter().map(|consumer| (consumer.name.clone(), consumer)).collect())
+    /// From consumers and the names each is known by.
+    pub fn new(consumers: impl IntoIterator<Item = (Arc<str>, Arc<Consumer>)>) -> Self {
+        Consumers(consumers.into_iter().collect())
     }
 
-    /// The consumer of this name.
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.values().map(|consumer| &*consumer.name)
+    }
+
+    /// The consumer that is called so.
     pub fn named(&self, name: &str) -> Option<&Arc<Consumer>> {
         self.0.get(name)
     }

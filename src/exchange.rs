@@ -1,9 +1,12 @@
 //! One request and its response so far: every fact that a step, an action, the log or a metric may ask for.
 
+use crate::consumer::{Identity, claim};
 use crate::value::query::{is_named, split_pair};
 use crate::value::{Params, Part, Template};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
+use serde_json::Value;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,8 +45,36 @@ pub struct Exchange {
     pub reason: Option<&'static str>,
     /// Bytes of request body read so far.
     pub bytes_in: u64,
+    /// Who calls, once it has been proven.
+    pub identity: Option<Arc<Identity>>,
+    /// Why a credential was refused, for the log.
+    pub auth_error: Option<&'static str>,
+    /// What limits said, for the answer's header fields.
+    pub limited: SmallVec<[Limited; 2]>,
+    /// The limit that refused the request, or would have if it did more than watch.
+    pub limit: Option<Arc<str>>,
+    /// Whether nothing may be counted, because the request is only explained.
+    pub explaining: bool,
     /// What was tried upstream.
     pub tries: Tries,
+}
+
+/// What a set of limits said of a request.
+#[derive(Debug)]
+pub struct Limited {
+    /// The limits.
+    pub policies: Arc<Policies>,
+    /// What each has left and when it has all again, in seconds; `None` for one that did not apply.
+    pub states: SmallVec<[Option<(u64, u64)>; 4]>,
+}
+
+/// A set of limits, as clients are told of it.
+#[derive(Debug)]
+pub struct Policies {
+    /// Value of `RateLimit-Policy`.
+    pub header: HeaderValue,
+    /// Each limit's name in quotes, and how many it grants.
+    pub each: Vec<(Box<str>, u64)>,
 }
 
 /// What was tried upstream.
@@ -103,6 +134,11 @@ impl Default for Exchange {
             problem: None,
             reason: None,
             bytes_in: 0,
+            identity: None,
+            auth_error: None,
+            limited: SmallVec::new(),
+            limit: None,
+            explaining: false,
             tries: Tries::default(),
         }
     }
@@ -117,6 +153,24 @@ impl Exchange {
     /// The request id as text.
     pub fn id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// What the caller is called; empty when nobody has proven anything.
+    pub fn subject(&self) -> &str {
+        self.identity.as_ref().map_or("", |identity| &identity.subject)
+    }
+
+    /// A claim as text: lists are joined by commas, what has no text of its own is written as JSON.
+    pub fn claim(&self, path: &str) -> Option<Cow<'_, str>> {
+        Some(match claim(self.identity.as_ref()?.claims.as_ref()?, path)? {
+            Value::Null => return None,
+            Value::String(text) => Cow::Borrowed(text),
+            Value::Array(items) => {
+                let text = |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                Cow::Owned(items.iter().map(text).collect::<Vec<_>>().join(","))
+            }
+            other => Cow::Owned(other.to_string()),
+        })
     }
 
     /// Value of a path parameter by its number.
@@ -154,6 +208,8 @@ impl Exchange {
             Part::Cookie(name) => cookie(&head.headers, name).unwrap_or_default(),
             Part::ClientIp => return Cow::Owned(self.client_ip.to_string()),
             Part::RequestId => self.id(),
+            Part::Consumer => self.subject(),
+            Part::Claim(path) => return self.claim(path).unwrap_or_default(),
             Part::Host => host(authority(head).unwrap_or_default()),
             Part::Method => head.method.as_str(),
             Part::Scheme => self.scheme(),

@@ -2,8 +2,8 @@
 
 use crate::actions::Proxy;
 use crate::admit;
+use crate::consumer::Identity;
 use crate::exchange::{Exchange, RequestHead, authority};
-use crate::filters::Step;
 use crate::forward;
 use crate::listen::Listener;
 use crate::listen::connection::Facts;
@@ -16,6 +16,7 @@ use crate::value::{At, Sources, host_key};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -30,6 +31,12 @@ pub struct Question {
     pub from: IpAddr,
     /// Listener the request comes in on; the first one if none is named.
     pub listener: Option<String>,
+    /// Consumer that the caller is taken for, whatever the request proves.
+    pub consumer: Option<String>,
+    /// Bytes of request body.
+    pub body: Option<u64>,
+    /// Whether to tell every header field that would be sent upstream.
+    pub trace: bool,
 }
 
 impl Question {
@@ -40,6 +47,16 @@ impl Question {
         if let Some(listener) = &self.listener {
             query.push_str("&listener=");
             encode(&mut query, listener);
+        }
+        if let Some(consumer) = &self.consumer {
+            query.push_str("&as=");
+            encode(&mut query, consumer);
+        }
+        if let Some(body) = self.body {
+            query.push_str(&format!("&body={body}"));
+        }
+        if self.trace {
+            query.push_str("&trace=true");
         }
         for (name, value) in &self.headers {
             query.push_str("&header=");
@@ -59,6 +76,9 @@ impl Question {
             headers: Vec::new(),
             from: IpAddr::V4(Ipv4Addr::LOCALHOST),
             listener: None,
+            consumer: None,
+            body: None,
+            trace: false,
         };
         for (name, value) in query.split('&').map(split_pair) {
             let value = decoded_text(value.unwrap_or_default());
@@ -69,9 +89,12 @@ impl Question {
                 "listener" => question.listener = Some(value.into_owned()),
                 "url" => question.url = value.into_owned(),
                 "header" => question.headers.push(header(&value)?),
+                "as" => question.consumer = Some(value.into_owned()),
+                "body" => question.body = Some(value.parse().map_err(|_| wrong())?),
+                "trace" => question.trace = value.parse().map_err(|_| wrong())?,
                 _ => {
                     return Err(format!(
-                        "`{name}` is not known; known are method, url, header, from, listener"
+                        "`{name}` is not known; known are method, url, header, from, listener, as, body, trace"
                     ));
                 }
             }
@@ -167,6 +190,9 @@ pub struct Sent {
     pub url: String,
     /// `Host`.
     pub host: String,
+    /// Every header field, when that was asked for; credentials are kept back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
 }
 
 /// An answer made here.
@@ -184,7 +210,11 @@ pub struct Answered {
 ///
 /// # Errors
 /// The question cannot be a request: a sentence for the person who asked.
-pub fn explain(snapshot: &Snapshot, sources: &Sources, question: &Question) -> Result<Explanation, String> {
+pub async fn explain(
+    snapshot: &Snapshot,
+    sources: &Sources,
+    question: &Question,
+) -> Result<Explanation, String> {
     let (number, listener) = listener(snapshot, question.listener.as_deref())?;
     let (mut head, secure) = head(question)?;
     let facts = Facts {
@@ -194,9 +224,10 @@ pub fn explain(snapshot: &Snapshot, sources: &Sources, question: &Question) -> R
         secure,
         trusted: listener.trusted.contains(question.from),
     };
-    let mut x = Exchange::default();
+    let mut x = Exchange { explaining: true, ..Exchange::default() };
+    x.identity = question.consumer.as_deref().map(|name| assumed(snapshot, name)).transpose()?;
     admit::identify(&mut x, &head, &facts, listener, &snapshot.telemetry);
-    let mut explaining = Explaining { snapshot, sources, told: Explanation::default() };
+    let mut explaining = Explaining { snapshot, sources, trace: question.trace, told: Explanation::default() };
     explaining.told.request = format!("{} {}", question.method, question.url);
     explaining.client(&x, &facts);
     let found = admit::find(&mut head, listener, number, &snapshot.table);
@@ -206,11 +237,22 @@ pub fn explain(snapshot: &Snapshot, sources: &Sources, question: &Question) -> R
         Ok((route, params)) => {
             x.params = params;
             if let Some(route) = snapshot.routes.get(route as usize) {
-                explaining.route(route, &head, &mut x);
+                explaining.route(route, &head, &mut x).await;
             }
         }
     }
     Ok(explaining.told)
+}
+
+/// Somebody who has proven to be this consumer.
+fn assumed(snapshot: &Snapshot, name: &str) -> Result<Arc<Identity>, String> {
+    let name = name.strip_prefix("consumer=").unwrap_or(name);
+    let consumer = snapshot.consumers.named(name).ok_or_else(|| {
+        let mut known: Vec<&str> = snapshot.consumers.names().collect();
+        known.sort_unstable();
+        format!("there is no consumer `{name}`; defined are: {}", known.join(", "))
+    })?;
+    Ok(Arc::new(Identity::of_consumer(consumer, "explain")))
 }
 
 fn listener<'s>(snapshot: &'s Snapshot, name: Option<&str>) -> Result<(u16, &'s Listener), String> {
@@ -248,6 +290,9 @@ fn head(question: &Question) -> Result<(RequestHead, bool), String> {
     head.uri = target;
     let host = HeaderValue::from_str(host).map_err(|_| format!("`{host}` is not a host"))?;
     head.headers.insert(http::header::HOST, host);
+    if let Some(body) = question.body {
+        head.headers.insert(http::header::CONTENT_LENGTH, body.into());
+    }
     for (name, value) in &question.headers {
         if *name == http::header::HOST {
             head.headers.insert(name, value.clone());
@@ -261,6 +306,7 @@ fn head(question: &Question) -> Result<(RequestHead, bool), String> {
 struct Explaining<'a> {
     snapshot: &'a Snapshot,
     sources: &'a Sources,
+    trace: bool,
     told: Explanation,
 }
 
@@ -299,15 +345,15 @@ impl Explaining<'_> {
             .collect();
     }
 
-    fn route(&mut self, route: &Route, head: &RequestHead, x: &mut Exchange) {
+    async fn route(&mut self, route: &Route, head: &RequestHead, x: &mut Exchange) {
         self.told.route = Some(route.id.to_string());
         self.told.at = Some(self.sources.line(route.at));
         self.told.pattern = Some(route.template.to_string());
-        self.step("auth", "pass  public".to_owned(), route.auth_at);
-        for (name, at, what) in route.chain.explain(head, x) {
-            self.step(name, what, at);
+        if route.is_public {
+            self.step("auth", "pass  public".to_owned(), route.auth_at);
         }
-        if let Step::Reply(reply) = route.chain.on_request(head, x) {
+        let told = route.chain.explain(head, x, |name, at, what| self.step(name, what, at)).await;
+        if let Some(reply) = told {
             return self.answered(reply.status, reply.reason, None);
         }
         self.step("to", route.action.describe(), At::NOWHERE);
@@ -362,7 +408,9 @@ impl Explaining<'_> {
         self.step("timeouts", shown, route.timeouts_at);
         let scheme = if arm.upstream.is_tls() { "https" } else { "http" };
         let path = upstream_head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let headers = if self.trace { fields(&upstream_head) } else { Vec::new() };
         self.told.sent = Some(Sent {
+            headers,
             upstream: arm.name.to_string(),
             url: format!("{scheme}://{target}{path}"),
             method: upstream_head.method.to_string(),
@@ -374,6 +422,17 @@ impl Explaining<'_> {
     fn answered(&mut self, status: u16, reason: Option<&str>, location: Option<String>) {
         self.told.answered = Some(Answered { status, reason: reason.map(str::to_owned), location });
     }
+}
+
+/// Header fields for people: what proves who somebody is stays secret.
+fn fields(head: &RequestHead) -> Vec<String> {
+    const SECRET: &[&str] = &["authorization", "cookie", "proxy-authorization", "x-api-key"];
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let field = |(name, value): (&HeaderName, &HeaderValue)| match SECRET.contains(&name.as_str()) {
+        true => format!("{name}: [redacted]"),
+        false => format!("{name}: {}", text(value)),
+    };
+    head.headers.iter().map(field).collect()
 }
 
 impl std::fmt::Display for Explanation {
@@ -400,8 +459,9 @@ impl std::fmt::Display for Explanation {
             writeln!(f, "{}", line.trim_end())?;
         }
         match (&self.sent, &self.answered) {
-            (Some(Sent { method, url, host, .. }), _) => {
-                writeln!(f, "result  would be sent upstream as  {method} {url}  with Host {host}")
+            (Some(Sent { method, url, host, headers, .. }), _) => {
+                writeln!(f, "result  would be sent upstream as  {method} {url}  with Host {host}")?;
+                headers.iter().try_for_each(|header| writeln!(f, "        {header}"))
             }
             (None, Some(Answered { status, reason, location })) => {
                 let reason = reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default();

@@ -5,7 +5,7 @@ mod respond;
 use crate::admit;
 use crate::attempt::Attempts;
 use crate::exchange::{Exchange, RequestHead};
-use crate::filters::{Step, too_large};
+use crate::filters::too_large;
 use crate::forward;
 use crate::head::{take_request, take_response};
 use crate::listen::Listener;
@@ -78,7 +78,7 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<bool> {
-        let reply = match ctx.admit(session) {
+        let reply = match ctx.admit(session).await {
             Ok(None) => return Ok(false),
             Ok(Some(reply)) => reply,
             Err(problem) => problem.reply(session.req_header(), &ctx.exchange),
@@ -265,7 +265,7 @@ impl ProxyHttp for Gateway {
 
 impl Context {
     /// From the head of the request to its route, through the steps; gives the answer when it is made here.
-    fn admit(&mut self, session: &mut Session) -> Result<Option<Reply>, Problem> {
+    async fn admit(&mut self, session: &mut Session) -> Result<Option<Reply>, Problem> {
         let facts = facts(session.digest()).copied().ok_or(Kind::INTERNAL)?;
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
         set_up(session, listener);
@@ -273,7 +273,8 @@ impl Context {
         admit::check_target(head.raw_path(), &head.method)?;
         let mut parts = take_request(head);
         admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
-        let found = admit::find(&mut parts, listener, facts.listener, &self.snapshot.table);
+        let found = admit::keep_back_floods(listener, self.exchange.client_ip)
+            .and_then(|()| admit::find(&mut parts, listener, facts.listener, &self.snapshot.table));
         *head = parts.into();
         let (route, params) = found?;
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
@@ -281,7 +282,7 @@ impl Context {
         session.set_read_timeout(Some(route.timeouts.idle));
         session.set_write_timeout(Some(route.timeouts.idle));
         let (route, head) = (self.route.insert(route), session.req_header());
-        if let Step::Reply(reply) = route.chain.on_request(head, &mut self.exchange) {
+        if let Some(reply) = route.chain.on_request(head, &mut self.exchange).await {
             return Ok(Some(reply));
         }
         self.attempts.begin(route, head, &self.exchange)?;

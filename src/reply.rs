@@ -4,6 +4,7 @@ use crate::exchange::{Exchange, RequestHead};
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A whole answer.
@@ -63,6 +64,30 @@ kinds! {
     URI_TOO_LONG = 414, 8, "uri-too-long", "The address of the request is too long";
     /// There are more or longer header fields than `limits` allows.
     HEADERS_TOO_LARGE = 431, 8, "headers-too-large", "The header fields of the request are too large";
+    /// The request has none of the credentials that the route asks for.
+    NO_CREDENTIALS = 401, 16, "no-credentials", "Credentials are needed for this address";
+    /// The credential is not good: expired, forged, revoked or meant for somebody else.
+    INVALID_TOKEN = 401, 16, "invalid-token", "The credentials are not valid";
+    /// The key is not known, or no longer good.
+    INVALID_KEY = 401, 16, "invalid-key", "The key is not valid";
+    /// The credential is good, but its scope does not reach this far.
+    INSUFFICIENT_SCOPE = 403, 7, "insufficient-scope", "The credentials do not reach this far";
+    /// Who calls is known, and may not.
+    FORBIDDEN = 403, 7, "forbidden", "Access is not allowed";
+    /// Credentials cannot be checked now: keys, or the server that knows, cannot be reached.
+    AUTH_UNAVAILABLE = 503, 14, "auth-unavailable", "Credentials cannot be checked at the moment";
+    /// Too many credentials from this address were refused.
+    BLOCKED = 429, 8, "too-many-failures", "Too many failed attempts";
+    /// A limit or quota is used up.
+    QUOTA_EXCEEDED = 429, 8, "quota-exceeded", "Too many requests";
+    /// A quota is used up, and what goes beyond must be paid for.
+    PAYMENT_REQUIRED = 402, 8, "payment-required", "The quota is used up";
+    /// The request has nothing that a limit could count it by.
+    LIMIT_KEY_MISSING = 403, 7, "limit-key-missing", "The request lacks what its limit is counted by";
+    /// Limits cannot be looked up now, and are set to refuse then.
+    LIMITS_UNAVAILABLE = 503, 14, "limits-unavailable", "Limits cannot be checked at the moment";
+    /// More requests from this address than `limits.flood` lets through.
+    FLOOD = 429, 8, "flood", "Too many requests";
     /// `ip` rules refuse the client's address.
     IP_DENIED = 403, 7, "ip-denied", "Access from this address is not allowed";
     /// The API is in maintenance.
@@ -91,6 +116,19 @@ kinds! {
     CLIENT_GONE = 499, 1, "client-gone", "The client closed the connection";
 }
 
+impl Kind {
+    /// `type` of the problem: the registered one where there is one (draft-ietf-httpapi-ratelimit-headers section 7).
+    fn uri(self) -> String {
+        const REGISTERED: &str = "https://iana.org/assignments/http-problem-types#";
+        match self {
+            Kind::QUOTA_EXCEEDED => format!("{REGISTERED}quota-exceeded"),
+            Kind::LIMITS_UNAVAILABLE => format!("{REGISTERED}temporary-reduced-capacity"),
+            Kind::BLOCKED | Kind::FLOOD => format!("{REGISTERED}abnormal-usage-detected"),
+            Kind { code, .. } => format!("urn:tollgate:problem:{code}"),
+        }
+    }
+}
+
 /// An error with what is special about this one.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -100,11 +138,13 @@ pub struct Problem {
     pub detail: Option<String>,
     /// Further header fields.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Limits that the request would exceed.
+    pub violated: Vec<Arc<str>>,
 }
 
 impl From<Kind> for Problem {
     fn from(kind: Kind) -> Self {
-        Problem { kind, detail: None, headers: Vec::new() }
+        Problem { kind, detail: None, headers: Vec::new(), violated: Vec::new() }
     }
 }
 
@@ -143,11 +183,15 @@ impl Problem {
     fn json(self, x: &Exchange) -> Reply {
         let Kind { status, code, title, .. } = self.kind;
         let mut body = serde_json::json!({
-            "type": format!("urn:tollgate:problem:{code}"), "title": title, "status": status, "code": code,
+            "type": self.kind.uri(), "title": title, "status": status, "code": code,
             "instance": format!("urn:tollgate:request:{}", x.id()), "request_id": x.id(),
         });
         if let (Some(detail), Some(members)) = (self.detail, body.as_object_mut()) {
             members.insert("detail".to_owned(), detail.into());
+        }
+        if let (false, Some(members)) = (self.violated.is_empty(), body.as_object_mut()) {
+            let names: Vec<&str> = self.violated.iter().map(|name| &**name).collect();
+            members.insert("violated-policies".to_owned(), names.into());
         }
         let mut body = body.to_string();
         body.push('\n');

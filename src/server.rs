@@ -15,7 +15,8 @@ use crate::gateway::Gateway;
 use crate::listen::bind::{bind_tcp, bind_unix};
 use crate::observe::access_log::AccessLog;
 use crate::snapshot::{ProcessSettings, Shared, Snapshot};
-use crate::tasks::Supervisor;
+use crate::store::keeper::Keeper;
+use crate::tasks::{Supervisor, Task};
 use crate::value::Sources;
 use accept::{Doors, Listening};
 use arc_swap::ArcSwap;
@@ -70,6 +71,7 @@ pub fn run(start: Start) -> Result<usize, String> {
     )?;
     let log = settings.access_log.clone().map(AccessLog::open).transpose();
     let log = log.map_err(|error| format!("the access log cannot be opened: {error}"))?;
+    let quotas = open_quotas(&settings, &start.shared)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
         .thread_name("tollgate")
@@ -77,7 +79,7 @@ pub fn run(start: Start) -> Result<usize, String> {
         .build()
         .map_err(|error| format!("threads cannot be started: {error}"))?;
     let socket_file = admin_socket.as_ref().and_then(admin::Socket::path);
-    let process = Process { settings, log, start };
+    let process = Process { settings, log, quotas, start };
     let cut = process.serve(&runtime, listening, admin_socket);
     if let Some(path) = socket_file
         && let Err(error) = std::fs::remove_file(&path)
@@ -123,9 +125,19 @@ fn bind_admin(admin: &AdminBind) -> Result<Option<admin::Socket>, String> {
     }
 }
 
+/// The file that quotas are kept in over a restart.
+fn open_quotas(settings: &ProcessSettings, shared: &Shared) -> Result<Option<Arc<Keeper>>, String> {
+    let Some((path, flush)) = &settings.quotas else { return Ok(None) };
+    let opened = Keeper::open(path, *flush, shared.memory.clone());
+    opened.map(|keeper| Some(Arc::new(keeper))).map_err(|error| {
+        format!("quotas cannot be kept: {error}; `stores: {{ local: {{ quotas: /path }} }}` names another file, `none` keeps none")
+    })
+}
+
 struct Process {
     settings: ProcessSettings,
     log: Option<Arc<AccessLog>>,
+    quotas: Option<Arc<Keeper>>,
     start: Start,
 }
 
@@ -152,6 +164,7 @@ impl Process {
             supervisor: supervisor.clone(),
             draining: AtomicBool::new(false),
             ready: AtomicBool::new(false),
+            memory: shared.memory.clone(),
             started: Instant::now(),
             tokens: self.settings.tokens.clone(),
         });
@@ -171,7 +184,7 @@ impl Process {
                     .map_err(|error| format!("the admin listener cannot be used: {error}"))?;
             }
             let snapshot = current.load_full();
-            supervisor.adopt(&snapshot.tasks());
+            supervisor.adopt(&wanted(&snapshot, &shared, self.quotas.as_ref()));
             let told = tokio::select! {
                 () = warm_up(&snapshot) => None,
                 end = signals.next(log.as_deref()) => Some(end),
@@ -206,6 +219,11 @@ impl Process {
             // A look-up or probe that is under way may take its time; nothing of it is needed any more.
             drop(tokio::time::timeout(LAST_WORDS, supervisor.stop()).await);
             log::debug!("tasks have ended");
+            if let Some(quotas) = &self.quotas
+                && let Err(error) = quotas.release()
+            {
+                log::error!("quotas could not be written: {error}");
+            }
             if let Some(log) = log {
                 let flushed = tokio::task::spawn_blocking(move || log.flush(Duration::from_secs(2))).await;
                 if !flushed.unwrap_or(false) {
@@ -234,11 +252,29 @@ fn proxy(gateway: Gateway, threads: usize) -> HttpProxy<Gateway> {
     proxy
 }
 
-/// Waits for the first health checks and name look-ups of all upstreams, but not for long.
+/// Everything that runs in the background: what the snapshot wants, and what outlives it.
+fn wanted(snapshot: &Snapshot, shared: &Shared, quotas: Option<&Arc<Keeper>>) -> Vec<Arc<dyn Task>> {
+    let mut tasks = snapshot.tasks();
+    tasks.push(shared.sweeper.clone());
+    tasks.extend(quotas.map(|keeper| keeper.clone() as Arc<dyn Task>));
+    tasks
+}
+
+/// Waits for the first health checks and name look-ups of all upstreams and the keys of all issuers, but not for long.
 pub async fn warm_up(snapshot: &Snapshot) {
     let deadline = Instant::now() + WARM_UP;
     for upstream in &snapshot.upstreams {
         upstream.warm(deadline.saturating_duration_since(Instant::now())).await;
+    }
+    for named in &snapshot.providers {
+        if !named.provider.warm(deadline.saturating_duration_since(Instant::now())).await {
+            log::warn!("provider `{}` cannot check credentials yet", named.name);
+        }
+    }
+    if let Some((_, redis)) = &snapshot.redis
+        && !redis.ready(deadline.saturating_duration_since(Instant::now())).await
+    {
+        log::warn!("Redis does not answer yet; limits are decided as `on_failure` says");
     }
 }
 

@@ -1,6 +1,8 @@
 //! From a configuration as written to one that runs: names resolved, everything compiled, nothing started.
 
+mod access;
 mod addresses;
+mod counting;
 mod inherit;
 mod routes;
 mod upstreams;
@@ -8,16 +10,26 @@ mod versions;
 
 pub use inherit::Effective;
 
+use crate::auth::Named;
+use crate::auth::guard::Guard;
+use crate::auth::jwks::Jwks;
 use crate::build::Build;
 use crate::config::Loaded;
+use crate::consumer::Consumers;
 use crate::config::document::{
     AccessLogTo, AdminBind, ClientProtocol, Document, Listener as Written, Threads, TrustFrom,
 };
+use crate::filters::limits::Plans;
+use crate::listen::flood::Flood;
 use crate::listen::{Limits, Listener};
 use crate::observe::access_log;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::observe::{LogRules, Telemetry, TrustIds};
 use crate::route::{Route, Table};
+use crate::store::keeper::Sweeper;
+use crate::store::memory::Memory;
+use crate::store::redis::RedisStore;
+use crate::store::redis::fast::Fast;
 use crate::tasks::Task;
 use crate::upstream::{Client, Resolver, Upstream};
 use crate::value::{Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent};
@@ -51,6 +63,20 @@ pub struct Snapshot {
     pub apis: usize,
     /// Hash of the configuration.
     pub hash: String,
+    /// Everybody who is known by name.
+    pub consumers: Arc<Consumers>,
+    /// Providers of identity.
+    pub providers: Vec<Arc<Named>>,
+    /// Keys of issuers that are fetched, by the provider's name.
+    pub fetched_keys: Vec<(Arc<str>, Arc<Jwks>)>,
+    /// What guards each listener against guessing.
+    pub guards: Arc<[Option<Arc<Guard>>]>,
+    /// The counters of other nodes, and what they are made from.
+    pub redis: Option<(String, Arc<RedisStore>)>,
+    /// What limits count with when nodes tell each other only now and then.
+    pub fast: Option<Arc<Fast>>,
+    /// Whether anything has a quota that must outlive the process.
+    pub has_quotas: bool,
 }
 
 /// What does not change while the process runs, however often the configuration is loaded.
@@ -61,7 +87,32 @@ pub struct Shared {
     pub resolver: Arc<Resolver>,
     /// The outgoing HTTP client.
     pub client: Arc<Client>,
+    /// Counters of limits and quotas.
+    pub memory: Arc<Memory>,
+    /// What keeps them from growing.
+    pub sweeper: Arc<Sweeper>,
 }
+
+impl Shared {
+    /// For a configuration: what of it holds as long as the process runs.
+    ///
+    /// # Errors
+    /// What the process itself lacks.
+    pub fn new(document: &Document, metrics: Arc<Metrics>) -> Result<Shared, String> {
+        let most = document.stores.local.max_keys.unwrap_or(DEFAULT_KEYS) as usize;
+        let memory = Arc::new(Memory::new(most));
+        Ok(Shared {
+            metrics,
+            resolver: Arc::new(Resolver::new(&document.process.resolver)?),
+            client: Arc::new(Client::new(None)),
+            sweeper: Arc::new(Sweeper(memory.clone())),
+            memory,
+        })
+    }
+}
+
+/// Most counters in memory when nobody says.
+const DEFAULT_KEYS: u32 = 1_000_000;
 
 /// What the process takes from the configuration when it starts.
 #[derive(Clone, Debug)]
@@ -78,7 +129,12 @@ pub struct ProcessSettings {
     pub tokens: Vec<String>,
     /// Where the access log goes, unless it is off.
     pub access_log: Option<access_log::Target>,
+    /// Where quotas are kept over a restart, and how often they are written.
+    pub quotas: Option<(PathBuf, Duration)>,
 }
+
+/// Where quotas are kept when nobody says.
+const DEFAULT_QUOTAS: &str = "/var/lib/tollgate/quotas";
 
 /// Where the admin listener is when nobody says.
 pub const DEFAULT_ADMIN: &str = "/run/tollgate/admin.sock";
@@ -102,8 +158,18 @@ impl ProcessSettings {
             admin,
             tokens: document.admin.tokens.iter().map(|(_, token)| token.expose().to_owned()).collect(),
             access_log: log_target(document),
+            quotas: quota_file(document),
         }
     }
+}
+
+/// Only a configuration that has quotas of its own to keep has a file for them.
+fn quota_file(document: &Document) -> Option<(PathBuf, Duration)> {
+    let local = &document.stores.local;
+    let has_quotas = document.plans.iter().any(|(_, plan)| plan.quota.is_some());
+    let path = local.quotas.as_ref().map_or_else(|| PathBuf::from(DEFAULT_QUOTAS), |path| path.value.clone());
+    let wanted = has_quotas && path.as_os_str() != "none";
+    wanted.then(|| (path, local.flush.map_or(Duration::from_secs(1), |span| span.0)))
 }
 
 fn log_target(document: &Document) -> Option<access_log::Target> {
@@ -130,13 +196,20 @@ impl Snapshot {
         issues: &mut Issues,
     ) -> Option<Snapshot> {
         let document = &loaded.document;
-        let mut build = Build::new(&loaded.base, &shared.metrics);
+        let counting = counting::build(loaded, shared, running, issues);
+        let identity = access::build(loaded, shared, running, counting.counters.clone(), issues);
+        let (guards, consumers) = (identity.access.guards.clone(), identity.access.consumers.clone());
+        let providers = identity.access.providers.iter().filter_map(|(_, named)| named.clone()).collect();
+        let mut build = Build::new(&loaded.base, &shared.metrics, identity.access);
         let upstreams = build_upstreams(document, shared, running, &mut build, issues);
         addresses::check(document, issues);
         let telemetry = telemetry(document, issues);
+        let plans = Plans::new(document.plans.iter(), &build, issues);
+        counting::tell_bound(document, &plans, issues);
         let mut compiler = Compiler {
             document,
             build: &build,
+            plans: &plans,
             issues,
             rules: Vec::new(),
             labels: Vec::new(),
@@ -155,18 +228,29 @@ impl Snapshot {
             listeners: document
                 .listeners
                 .iter()
-                .map(|(name, written)| listener(&name.value, written))
+                .map(|(name, written)| listener(&name.value, written, &shared.metrics, running))
                 .collect(),
             telemetry,
             unrouted: shared.metrics.route("-", "-"),
             apis: document.apis.len(),
             hash: loaded.hash.clone(),
+            consumers,
+            providers,
+            fetched_keys: identity.fetched,
+            guards,
+            redis: counting.redis,
+            fast: counting.fast,
+            has_quotas: document.plans.iter().any(|(_, plan)| plan.quota.is_some()),
         })
     }
 
     /// What must run in the background.
     pub fn tasks(&self) -> Vec<Arc<dyn Task>> {
-        self.upstreams.iter().flat_map(|upstream| upstream.tasks().iter().cloned()).collect()
+        let upstreams = self.upstreams.iter().flat_map(|upstream| upstream.tasks().iter().cloned());
+        let providers = self.providers.iter().flat_map(|named| named.provider.tasks());
+        let redis = self.redis.iter().flat_map(|(_, redis)| redis.tasks().iter().cloned());
+        let fast = self.fast.iter().map(|fast| fast.clone() as Arc<dyn Task>);
+        upstreams.chain(providers).chain(redis).chain(fast).collect()
     }
 }
 
@@ -227,11 +311,19 @@ fn log_rules(
     issues: &mut Issues,
 ) -> LogRules {
     let redact = &document.telemetry.redact;
+    let places: Vec<_> = document.auth.iter().filter_map(|(_, provider)| provider.credential()).collect();
     let is_secret = |header: &http::HeaderName| {
-        SECRET_HEADERS.contains(&header.as_str()) || redact.headers.contains(&HeaderKey(header.clone()))
+        SECRET_HEADERS.contains(&header.as_str())
+            || redact.headers.contains(&HeaderKey(header.clone()))
+            || places.iter().any(|place| place.header.as_ref().is_some_and(|key| key.0 == *header))
     };
-    let secrets: Vec<String> =
-        SECRET_QUERY.iter().map(|name| (*name).to_owned()).chain(redact.query.iter().cloned()).collect();
+    let carries_credentials = places.iter().filter_map(|place| place.query.clone());
+    let secrets: Vec<String> = SECRET_QUERY
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(redact.query.iter().cloned())
+        .chain(carries_credentials)
+        .collect();
     let is_secret_parameter = |name: &str| secrets.iter().any(|secret| secret.eq_ignore_ascii_case(name));
     let mut add = Vec::new();
     for (name, template) in log.iter().flat_map(|log| log.fields.add.iter()) {
@@ -260,9 +352,30 @@ fn report_unused(document: &Document, build: &Build, issues: &mut Issues) {
     for (name, _) in document.upstreams.iter().filter(|(name, _)| !build.is_used(&name.value)) {
         issues.push(Issue::new(Code::UNUSED, format!("upstream `{}` is never used", name.value)).at(name.at));
     }
+    for (name, _) in document.auth.iter().filter(|(name, _)| !build.is_provider_used(&name.value)) {
+        issues.push(Issue::new(Code::UNUSED, format!("provider `{}` is never used", name.value)).at(name.at));
+    }
+    let has_plan = |plan: &Name| {
+        document.consumers.iter().any(|(_, consumer)| consumer.plan.as_ref().is_some_and(|of| of.value == *plan))
+    };
+    for (name, _) in document.plans.iter().filter(|(name, _)| !has_plan(&name.value)) {
+        issues.push(Issue::new(Code::UNUSED, format!("no consumer has plan `{}`", name.value)).at(name.at));
+    }
 }
 
-fn listener(name: &Name, written: &Written) -> Listener {
+fn listener(
+    name: &Name,
+    written: &Written,
+    metrics: &Metrics,
+    running: Option<&Snapshot>,
+) -> Listener {
+    let flood = written.limits.flood.map(|rate| {
+        let before = running.and_then(|running| {
+            let listener = running.listeners.iter().find(|listener| listener.name == *name)?;
+            listener.flood.as_ref().map(|(flood, _)| flood.clone()).filter(|flood| flood.rate() == rate)
+        });
+        (before.unwrap_or_else(|| Arc::new(Flood::new(rate))), metrics.flood(name.as_str()))
+    });
     let speaks = |protocol| written.protocols.as_ref().is_none_or(|protocols| protocols.contains(&protocol));
     let default = Limits::default();
     let limits = &written.limits;
@@ -279,5 +392,6 @@ fn listener(name: &Name, written: &Written) -> Listener {
             uri: limits.uri.map_or(default.uri, |size| size.0),
             keepalive: limits.keepalive.map_or(default.keepalive, |span| span.0),
         },
+        flood,
     }
 }

@@ -26,6 +26,9 @@ const STOPPING: Duration = Duration::from_secs(5);
 /// A future that owns all it needs.
 pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// A future that a request waits for.
+pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Something that runs until it is told to stop: health checks, name resolution, a file watch.
 ///
 /// Returning before [`Stop`] says so is a failure, like a panic: it is logged and counted, and `run` is called again

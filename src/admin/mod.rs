@@ -4,8 +4,11 @@ use crate::config::Loaded;
 use crate::explain::{Question, explain};
 use crate::listen::connection::{Connection, Facts};
 use crate::observe::access_log::AccessLog;
+use crate::observe::metrics::KeyFacts;
 use crate::observe::metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics};
 use crate::snapshot::Snapshot;
+use crate::store::memory::Memory;
+use crate::store::redis::StoreError;
 use crate::tasks::Supervisor;
 use crate::upstream::UpstreamStatus;
 use crate::value::Sources;
@@ -80,6 +83,8 @@ pub struct State {
     pub draining: AtomicBool,
     /// Whether it serves.
     pub ready: AtomicBool,
+    /// Counters of limits and quotas.
+    pub memory: Arc<Memory>,
     /// When it started.
     pub started: Instant,
     /// Tokens that let in; none lets everybody in.
@@ -202,7 +207,7 @@ impl ServeHttp for App {
             "/config" => json(&self.state.config),
             "/upstreams" => json(&self.upstreams()),
             "/status" => json(&self.status()),
-            "/explain" => self.explain(&query),
+            "/explain" => self.explain(&query).await,
             _ => {
                 return text(
                     StatusCode::NOT_FOUND,
@@ -239,10 +244,12 @@ impl App {
     }
 
     /// What `tollgate explain` says, of the configuration that runs and with the health of its upstreams.
-    fn explain(&self, query: &str) -> Response<Vec<u8>> {
-        let snapshot = self.state.current.load();
-        let told = Question::from_query(query)
-            .and_then(|question| explain(&snapshot, &self.state.sources, &question));
+    async fn explain(&self, query: &str) -> Response<Vec<u8>> {
+        let snapshot = self.state.current.load_full();
+        let told = match Question::from_query(query) {
+            Ok(question) => explain(&snapshot, &self.state.sources, &question).await,
+            Err(error) => Err(error),
+        };
         match told {
             Ok(mut told) => {
                 told.mask(|text| self.state.loaded.mask(text));
@@ -280,8 +287,25 @@ impl App {
         drop(shown);
         let body = self.state.metrics.render(|metrics| {
             metrics.log_dropped(self.state.log.as_ref().map_or(0, |log| log.dropped()));
+            self.show_access(metrics);
         });
         typed(StatusCode::OK, METRICS_TYPE, body)
+    }
+
+    /// Copies in what identity and limits know of themselves.
+    fn show_access(&self, metrics: &crate::observe::metrics::Metrics) {
+        let snapshot = self.state.current.load();
+        metrics.limit_keys(self.state.memory.keys() as u64, self.state.memory.evicted());
+        for (provider, keys) in &snapshot.fetched_keys {
+            let counters = keys.counters();
+            let failed = counters.failures();
+            let age = counters.age().map(|age| age.as_secs_f64());
+            let fetched = counters.fetches().saturating_sub(failed);
+            metrics.keys(provider, KeyFacts { age, fetched, failed });
+        }
+        if let Some((_, redis)) = &snapshot.redis {
+            metrics.redis(redis.up() > 0, StoreError::ALL.map(|error| (error.word(), redis.counters().errors(error))));
+        }
     }
 
     fn show_upstream(&self, upstream: &crate::upstream::Upstream, shown: &mut Gauges) {

@@ -25,6 +25,20 @@ pub enum Provider {
     Basic(Basic),
 }
 
+impl Provider {
+    /// Where requests carry its credential, if that can be chosen.
+    pub fn credential(&self) -> Option<TokenFrom> {
+        match self {
+            Provider::Jwt(jwt) => Some(jwt.from.clone()),
+            Provider::Introspection(introspection) => Some(introspection.from.clone()),
+            Provider::ApiKey(ApiKey { header, query, cookie, .. }) => {
+                Some(TokenFrom { header: header.clone(), query: query.clone(), cookie: cookie.clone() })
+            }
+            Provider::Forward(_) | Provider::Basic(_) => None,
+        }
+    }
+}
+
 /// Signed tokens.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -277,4 +291,18 @@ pub struct Basic {
     pub hide: Option<bool>,
     /// How long a right password is remembered, so that it need not be hashed again. Default `60s`.
     pub cache: Option<Span>,
+}
+
+/// What becomes of client addresses whose credentials are refused again and again.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Refused credentials before an address is blocked. Default 10.
+    pub failures: Option<u32>,
+    /// In how long. Default `1m`.
+    pub within: Option<Span>,
+    /// How long it is blocked; twice as long with each further time. Default `1m`.
+    pub block: Option<Span>,
+    /// The longest it is blocked. Default `15m`.
+    pub max_block: Option<Span>,
 }

@@ -4,24 +4,45 @@
 //! the routes that name it. What can be decided at once is; only a provider that must ask somebody else gives a future.
 
 pub mod document;
+pub mod api_key;
+pub mod claims;
+pub mod credential;
+pub mod jwt;
+mod generations;
+pub mod flight;
+pub mod guard;
+pub mod jwks;
+pub mod introspection;
+pub mod forward;
+pub mod basic;
+#[cfg(test)]
+mod stand_in;
 
 use crate::consumer::Identity;
 use crate::exchange::{Exchange, RequestHead};
 use crate::reply::{Kind, Reply};
+use crate::observe::metrics::AuthMetrics;
 use crate::tasks::Task;
 use http::{HeaderName, HeaderValue};
 use std::borrow::Cow;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
-/// A future that a request waits for.
-pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use crate::tasks::Waiting;
+
+/// A provider and the name that `auth` refers to it by.
+pub struct Named {
+    /// The name.
+    pub name: Arc<str>,
+    /// The provider.
+    pub provider: Arc<dyn Provider>,
+    /// What its decisions are counted with.
+    pub metrics: AuthMetrics,
+}
 
 /// Proves one kind of credential.
 pub trait Provider: Send + Sync {
-    /// Looks for a credential in the request and proves it.
-    fn check<'a>(&'a self, request: &'a RequestHead, x: &'a Exchange) -> Check<'a>;
+    /// Looks for a credential in the request and proves it. What is promised for later must not need the exchange.
+    fn check<'a>(&'a self, request: &'a RequestHead, x: &Exchange) -> Check<'a>;
 
     /// Header fields that only this provider may send upstream: what the client sent under these names is removed, on
     /// every route.

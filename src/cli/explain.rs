@@ -14,6 +14,8 @@ Examples:
   tollgate explain GET http://api.example.com/orders/7
   tollgate explain -H 'x-canary: orders-v2' https://api.example.com/orders/7
   tollgate explain --from 203.0.113.9 POST /orders
+  tollgate explain --as acme --trace https://api.example.com/orders/7
+  tollgate explain --token - https://api.example.com/orders/7 < token.txt
   tollgate explain --live http://api.example.com/orders/7";
 
 /// Arguments of `explain`.
@@ -38,6 +40,18 @@ pub(super) struct Explain {
     /// Listener the request comes in on; default: the first
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    /// Take the caller for this consumer, whatever the request proves
+    #[arg(long = "as", value_name = "CONSUMER")]
+    consumer: Option<String>,
+    /// A token, sent as `Authorization: Bearer`; `-` reads it from standard input
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+    /// The request body: `@FILE`, or the text itself. Only its length counts
+    #[arg(long, value_name = "BODY")]
+    body: Option<String>,
+    /// Tell every header field that would be sent upstream
+    #[arg(long)]
+    trace: bool,
     /// For people or for programs
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -56,11 +70,39 @@ impl Explain {
         let question = Question {
             method,
             url: url.clone(),
-            headers: self.headers.clone(),
+            headers: match self.headers() {
+                Ok(headers) => headers,
+                Err(error) => return fail(&error),
+            },
             from: self.from,
             listener: self.listener.clone(),
+            consumer: self.consumer.clone(),
+            body: match self.body.as_deref().map(length).transpose() {
+                Ok(body) => body,
+                Err(error) => return fail(&error),
+            },
+            trace: self.trace,
         };
         if self.live { self.ask(&question) } else { self.work_out(&question, global) }
+    }
+
+    /// The header fields, that of `--token` among them.
+    fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+        let mut headers = self.headers.clone();
+        let token = match self.token.as_deref() {
+            Some("-") => {
+                let mut token = String::new();
+                std::io::stdin().read_line(&mut token).map_err(|error| format!("no token: {error}"))?;
+                Some(token.trim().to_owned())
+            }
+            token => token.map(str::to_owned),
+        };
+        if let Some(token) = token {
+            let value = HeaderValue::from_str(&format!("Bearer {token}"));
+            let value = value.map_err(|_| "the token has characters that a header cannot carry".to_owned())?;
+            headers.push((http::header::AUTHORIZATION, value));
+        }
+        Ok(headers)
     }
 
     fn ask(&self, question: &Question) -> Exit {
@@ -84,11 +126,27 @@ impl Explain {
             findings(&prepared.issues, &prepared.sources, global, "");
             return Exit::Invalid;
         };
-        match (explain(snapshot, &prepared.sources, question), self.output) {
+        // What needs another server (keys, introspection) is asked for real, so this needs a runtime.
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&format!("cannot start: {error}")),
+        };
+        let told = runtime.block_on(explain(snapshot, &prepared.sources, question));
+        match (told, self.output) {
             (Err(error), _) => fail(&error),
             (Ok(told), Output::Json) => json(&masked(told, &prepared)),
             (Ok(told), Output::Human) => data(&masked(told, &prepared).to_string()),
         }
+    }
+}
+
+/// Bytes of a body: of the file behind `@`, or of the text itself.
+fn length(body: &str) -> Result<u64, String> {
+    match body.strip_prefix('@') {
+        None => Ok(body.len() as u64),
+        Some(file) => std::fs::metadata(file)
+            .map(|metadata| metadata.len())
+            .map_err(|error| format!("{file} cannot be read: {error}")),
     }
 }
 

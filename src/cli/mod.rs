@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod config;
 mod explain;
+mod key;
 mod output;
 mod prepare;
 mod routes;
@@ -111,6 +112,9 @@ enum Command {
     /// Show the configuration, its schema, its reference, or write a first one
     #[command(subcommand)]
     Config(config::Config),
+    /// Make keys for consumers
+    #[command(after_help = key::AFTER)]
+    Key(key::Key),
     /// Show how the running gateway is
     #[command(after_help = status::AFTER)]
     Status(status::Status),
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(&global),
         Command::Routes(routes) => routes.run(&global),
         Command::Config(config) => config.run(&global),
+        Command::Key(key) => key.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),
         Command::Completions { shell } => completions(shell),

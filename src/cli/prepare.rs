@@ -3,10 +3,8 @@
 use crate::config::{Loaded, load};
 use crate::observe::metrics::Metrics;
 use crate::snapshot::{Shared, Snapshot};
-use crate::upstream::{Client, Resolver};
 use crate::value::{Code, Issue, Issues, Sources};
 use std::path::Path;
-use std::sync::Arc;
 
 /// A configuration with everything that was found in it.
 pub(super) struct Prepared {
@@ -34,20 +32,15 @@ pub(super) fn prepare(path: &Path) -> Result<Prepared, String> {
     let mut prepared =
         Prepared { loaded: None, snapshot: None, shared: None, sources, issues: Issues::default() };
     if let Some(loaded) = loaded {
-        let shared = Shared {
-            metrics: Metrics::new(usize::MAX).map_err(|error| error.to_string())?,
-            resolver: Arc::new(Resolver::new(&loaded.document.process.resolver)?),
-            client: Arc::new(Client::new(None)),
-        };
+        let metrics = Metrics::new(usize::MAX).map_err(|error| error.to_string())?;
+        let shared = Shared::new(&loaded.document, metrics)?;
         let mut further = Issues::default();
         let snapshot = Snapshot::build(&loaded, &shared, None, &mut further);
         if !loaded.whole {
             further.0.retain(|issue| is_certain(issue, &loaded));
             // What is defined cannot be listed when some of it could not be read.
             further.0.iter_mut().for_each(|issue| {
-                issue
-                    .notes
-                    .retain(|note| !note.starts_with("no upstream is") && !note.starts_with("defined:"))
+                issue.notes.retain(|note| !note.starts_with("no ") && !note.starts_with("defined:"))
             });
         }
         further.0.iter_mut().for_each(|issue| mask(issue, &loaded));
@@ -87,7 +80,7 @@ fn is_certain(issue: &Issue, loaded: &Loaded) -> bool {
             let defined = |section: &str| {
                 loaded.tree.value(section).is_some_and(|section| section.value(name).is_some())
             };
-            !["upstreams", "listeners"].into_iter().any(defined)
+            !["upstreams", "listeners", "auth", "consumers", "plans"].into_iter().any(defined)
         }
         _ => false,
     }

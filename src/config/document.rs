@@ -3,12 +3,17 @@
 //! The doc comments here are the reference page: `tollgate config schema` and `conf/reference.md` are made from them.
 
 use crate::actions::to::To;
+use crate::auth::document::{Guard, Provider};
+use crate::consumer::document::Consumer;
+use crate::filters::auth::rules::Auth;
+use crate::filters::limits::rules::{Backend, Limits, Plan};
 use crate::filters::rules::{BodyRule, IpRules, Maintenance, RequestRules, ResponseRules, Timeouts};
 use crate::route::matching::Match;
+use crate::store::document::Stores;
 use crate::upstream::document::Upstream;
 use crate::value::{
     ByteSize, Cidr, HeaderKey, HostPattern, Map, Name, Normalize, OneOrMany, OrNone, PathPattern, Percent,
-    Secret, Span, Spanned, Template, text_value,
+    Rate, Secret, Span, Spanned, Template, text_value,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -40,6 +45,18 @@ pub struct Document {
     /// Where requests come from.
     #[serde(default)]
     pub listeners: Map<Listener>,
+    /// Ways to prove who calls, by the names that `auth` refers to.
+    #[serde(default)]
+    pub auth: Map<Provider>,
+    /// What consumers may do.
+    #[serde(default)]
+    pub plans: Map<Plan>,
+    /// Who calls.
+    #[serde(default)]
+    pub consumers: Map<Consumer>,
+    /// Where limits and quotas are counted.
+    #[serde(default)]
+    pub stores: Stores,
     /// Settings that every API inherits.
     #[serde(default)]
     pub defaults: Defaults,
@@ -328,6 +345,11 @@ pub struct ListenerLimits {
     pub uri: Option<ByteSize>,
     /// How long an idle connection is kept. Default `75s`.
     pub keepalive: Option<Span>,
+    /// Most requests from one client address, counted coarsely before anything else is looked at; more is answered 429.
+    /// IPv6 addresses count by their first 64 bits. Default: no limit.
+    pub flood: Option<Rate>,
+    /// What becomes of addresses whose credentials are refused again and again. Default: nothing.
+    pub guard: Option<Guard>,
 }
 
 /// Gives a struct the settings that are inherited: `defaults`, then api, then route; the nearest wins.
@@ -338,9 +360,11 @@ macro_rules! with_inherited {
         #[serde(deny_unknown_fields)]
         pub struct $name {
             $($(#[$field_attribute])* pub $field: $type,)*
-            /// Who may call. The word `public` lets everybody in; it must be written somewhere on the way from
-            /// `defaults` to the route.
+            /// Who may call: `public` lets everybody in, else providers by name. It must be written somewhere on the way
+            /// from `defaults` to the route.
             pub auth: Option<Spanned<Auth>>,
+            /// How often: one limit or several, which are decided together. `none` turns inherited ones off.
+            pub limits: Option<Spanned<Limits>>,
             /// Client addresses that are let in or refused. `none` turns an inherited rule off.
             pub ip: Option<Spanned<OrNone<IpRules>>>,
             /// How long to wait for the upstream.
@@ -358,6 +382,7 @@ macro_rules! with_inherited {
             pub fn settings(&self) -> Inherited<'_> {
                 Inherited {
                     auth: self.auth.as_ref(),
+                    limits: self.limits.as_ref(),
                     ip: self.ip.as_ref(),
                     timeouts: self.timeouts.as_ref(),
                     body: self.body.as_ref(),
@@ -374,6 +399,8 @@ macro_rules! with_inherited {
 pub struct Inherited<'a> {
     /// Who may call.
     pub auth: Option<&'a Spanned<Auth>>,
+    /// How often.
+    pub limits: Option<&'a Spanned<Limits>>,
     /// Client addresses.
     pub ip: Option<&'a Spanned<OrNone<IpRules>>>,
     /// Timeouts.
@@ -388,7 +415,11 @@ pub struct Inherited<'a> {
 
 with_inherited! {
     /// Settings that every API inherits.
-    pub struct Defaults {}
+    pub struct Defaults {
+        /// Where limits are counted, and what clients are told of them.
+        #[serde(default)]
+        pub limits_backend: Spanned<Backend>,
+    }
 }
 
 with_inherited! {
@@ -426,14 +457,6 @@ with_inherited! {
         /// An upstream's name, or another action.
         pub to: Option<Spanned<To>>,
     }
-}
-
-/// Who may call.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Auth {
-    /// Everybody.
-    Public,
 }
 
 /// How an API's versions are told apart, and the versions.

@@ -25,7 +25,7 @@ pub fn too_large(max: u64) -> Problem {
 }
 
 impl Filter for Body {
-    fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
+    fn on_request<'a>(&'a self, request: &'a RequestHead, x: &'a mut Exchange) -> Step<'a> {
         if declared_body(request).is_some_and(|declared| declared > self.max.0) {
             return Step::Reply(too_large(self.max.0).reply(request, x));
         }

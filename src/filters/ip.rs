@@ -32,7 +32,7 @@ impl Ip {
 }
 
 impl Filter for Ip {
-    fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
+    fn on_request<'a>(&'a self, request: &'a RequestHead, x: &'a mut Exchange) -> Step<'a> {
         if self.lets_in(x.client_ip) {
             return Step::Continue;
         }

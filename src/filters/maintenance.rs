@@ -21,7 +21,7 @@ pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Made> {
 }
 
 impl Filter for Maintenance {
-    fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
+    fn on_request<'a>(&'a self, request: &'a RequestHead, x: &'a mut Exchange) -> Step<'a> {
         let mut problem = Problem::from(Kind::MAINTENANCE).retry_after(self.retry_after);
         problem.detail.clone_from(&self.message);
         Step::Reply(problem.reply(request, x))

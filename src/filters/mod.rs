@@ -3,9 +3,11 @@
 //! [`STEPS`] is that order: what runs, what `tollgate explain` prints and what the reference page shows. A route has those
 //! steps that its settings ask for; nobody configures the order. Responses pass the same steps in reverse.
 
+pub mod auth;
 mod body;
 mod headers;
 mod ip;
+pub mod limits;
 mod maintenance;
 mod rewrite;
 pub mod rules;
@@ -14,16 +16,20 @@ mod version;
 pub use body::{DEFAULT_MAX, too_large};
 pub use version::Marker;
 
-use crate::build::Bind;
+use crate::auth::Waiting;
+use crate::build::{Bind, Build};
 use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::reply::{Problem, Reply};
 use crate::value::{At, ByteSize, Issues, Spanned};
+use auth::rules::Auth;
+use limits::Plans;
+use limits::rules::{HeaderStyle, Limits};
 use rules::{IpRules, Maintenance, RequestRules, ResponseRules};
 
 /// A step. Every hook defaults to "nothing"; which of them do something is said when it is made.
 pub trait Filter: Send + Sync {
     /// When the request head is there and the route is known.
-    fn on_request(&self, _request: &RequestHead, _x: &mut Exchange) -> Step {
+    fn on_request<'a>(&'a self, _request: &'a RequestHead, _x: &'a mut Exchange) -> Step<'a> {
         Step::Continue
     }
 
@@ -46,11 +52,13 @@ pub trait Filter: Send + Sync {
 
 /// What becomes of a request after a step.
 #[must_use]
-pub enum Step {
+pub enum Step<'a> {
     /// On to the next.
     Continue,
     /// The end: this is the answer.
     Reply(Reply),
+    /// Somebody else must be asked first; then the answer, if this is the end.
+    Wait(Waiting<'a, Option<Reply>>),
 }
 
 /// The hooks a step has.
@@ -75,6 +83,14 @@ impl Hooks {
 
 /// What the steps of one route are made from: settings after inheritance.
 pub struct Settings<'a> {
+    /// Who may call.
+    pub auth: Option<Spanned<&'a Auth>>,
+    /// Limits, and how many levels below `defaults` they are written.
+    pub limits: Option<(usize, Spanned<&'a Limits>)>,
+    /// What consumers' plans limit.
+    pub plans: &'a Plans,
+    /// Which header fields tell clients of their limits.
+    pub limit_fields: HeaderStyle,
     /// Address rules.
     pub ip: Option<Spanned<&'a IpRules>>,
     /// Maintenance of the API.
@@ -89,6 +105,20 @@ pub struct Settings<'a> {
     pub response: &'a Spanned<ResponseRules>,
     /// What templates are bound to.
     pub bind: Bind<'a>,
+    /// What names refer to.
+    pub build: &'a Build,
+}
+
+impl Settings<'_> {
+    /// Whether callers prove who they are.
+    fn has_callers(&self) -> bool {
+        self.auth.as_ref().is_some_and(|auth| *auth.value != Auth::Public)
+    }
+
+    /// Whether plans of callers limit them here.
+    fn has_plans(&self) -> bool {
+        self.has_callers() && !self.plans.is_empty()
+    }
 }
 
 /// A step of a route: what it does, when, and where it was configured.
@@ -110,6 +140,9 @@ type Maker = fn(&Settings<'_>, &mut Issues) -> Option<Made>;
 pub const STEPS: &[(&str, Maker, &str)] = &[
     (ip::NAME, ip::make, "refuses client addresses (403)"),
     (maintenance::NAME, maintenance::make, "answers 503 while the API is in maintenance"),
+    (limits::BY_ADDRESS, limits::make_by_address, "refuses addresses that call too often (429)"),
+    (auth::NAME, auth::make, "proves who calls (401, 403)"),
+    (limits::NAME, limits::make, "refuses callers that call too often or have used up their quota (429, 402)"),
     (body::NAME, body::make, "refuses bodies that are too large (413)"),
     (version::NAME, version::make, "takes the version's marker out of the request"),
     (headers::REQUEST, headers::make_request, "changes request headers"),
@@ -154,13 +187,22 @@ impl Chain {
         }
     }
 
-    /// What each step would do to this request: its name, where it was configured, and a few words.
-    pub fn explain<'c>(
-        &'c self,
-        request: &'c RequestHead,
-        x: &'c Exchange,
-    ) -> impl Iterator<Item = (&'static str, At, String)> + 'c {
-        self.steps.iter().map(|(name, made)| (*name, made.at, made.filter.explain(request, x)))
+    /// Runs the request through and tells of each step its name, where it was configured, and what it did in a few words.
+    /// The first reply ends it.
+    pub async fn explain(
+        &self,
+        request: &RequestHead,
+        x: &mut Exchange,
+        mut tell: impl FnMut(&'static str, At, String),
+    ) -> Option<Reply> {
+        for (name, made) in &self.steps {
+            let reply = if made.hooks.request { run(&*made.filter, request, x).await } else { None };
+            tell(name, made.at, made.filter.explain(request, x));
+            if reply.is_some() {
+                return reply;
+            }
+        }
+        None
     }
 
     fn at<'a>(&'a self, numbers: &'a [usize]) -> impl Iterator<Item = &'a dyn Filter> {
@@ -168,13 +210,14 @@ impl Chain {
     }
 
     /// Runs the request through; the first reply ends it.
-    pub fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Step {
+    pub async fn on_request(&self, request: &RequestHead, x: &mut Exchange) -> Option<Reply> {
         for step in self.at(&self.request) {
-            if let Step::Reply(reply) = step.on_request(request, x) {
-                return Step::Reply(reply);
+            let reply = run(step, request, x).await;
+            if reply.is_some() {
+                return reply;
             }
         }
-        Step::Continue
+        None
     }
 
     /// Prepares the head of one attempt.
@@ -193,5 +236,14 @@ impl Chain {
     /// Runs the response back through, last step first.
     pub fn on_response(&self, head: &mut ResponseHead, request: &RequestHead, x: &Exchange) {
         self.at(&self.response).for_each(|step| step.on_response(head, request, x));
+    }
+}
+
+/// One step; only one that waits for somebody else costs a future of its own.
+async fn run(step: &dyn Filter, request: &RequestHead, x: &mut Exchange) -> Option<Reply> {
+    match step.on_request(request, x) {
+        Step::Continue => None,
+        Step::Reply(reply) => Some(reply),
+        Step::Wait(waiting) => waiting.await,
     }
 }

@@ -2,10 +2,14 @@
 
 pub mod bind;
 pub mod connection;
+pub mod flood;
 
 use crate::value::{Name, Networks, Normalize};
+use flood::Flood;
 use http::HeaderMap;
+use prometheus::IntCounter;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A listener, ready to run.
@@ -24,6 +28,8 @@ pub struct Listener {
     pub normalize: Normalize,
     /// What a client may send.
     pub limits: Limits,
+    /// The guard against floods, and what it counts refusals with.
+    pub flood: Option<(Arc<Flood>, IntCounter)>,
 }
 
 /// What a client may send.

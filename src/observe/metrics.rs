@@ -6,12 +6,15 @@
 //!
 //! The number of series is bounded. What would exceed the bound is counted under the label value `other`.
 
+mod access;
 mod handles;
 mod process;
 mod series;
 
+pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
 pub use handles::{ActiveRequest, Attempt, RouteMetrics, UpstreamMetrics};
 
+use access::AccessFamilies;
 use handles::{RouteSeries, UpstreamSeries};
 use parking_lot::Mutex;
 use process::Process;
@@ -68,6 +71,7 @@ struct Families {
     dns_failures: Family<IntCounter>,
     active_connections: Family<IntGauge>,
     config_info: Family<IntGauge>,
+    access: AccessFamilies,
     budget: Arc<Budget>,
 }
 
@@ -119,6 +123,7 @@ impl Families {
                 "The configuration in use; always 1.",
                 &["hash", "version"],
             )?,
+            access: AccessFamilies::declare(to)?,
             budget: Arc::clone(to.budget),
         })
     }

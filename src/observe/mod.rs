@@ -129,6 +129,7 @@ fn write_line(
     if let Some(route) = record.route {
         fields.0.extend_from_slice(&route.0);
     }
+    fields.caller(x);
     fields.number("status", x.status);
     if let Some(reason) = x.reason {
         fields.text("reason", reason);
@@ -188,6 +189,21 @@ impl Fields<'_> {
         self.0.push(b'"');
         push_address(self.0, address);
         self.0.push(b'"');
+    }
+
+    /// Who called, and what identity and limits had against it.
+    fn caller(&mut self, x: &Exchange) {
+        if let Some(identity) = &x.identity {
+            self.text("consumer", &identity.subject);
+            self.text("auth", &identity.provider);
+            self.text("credential", &identity.credential);
+        }
+        if let Some(why) = x.auth_error {
+            self.text("auth_error", why);
+        }
+        if let Some(limit) = &x.limit {
+            self.text("limit", limit);
+        }
     }
 
     fn tries(&mut self, x: &Exchange) {

@@ -53,6 +53,8 @@ pub struct Route {
     pub body_max: Option<u64>,
     /// Which headers tell the upstream of the client.
     pub forwarded: Forwarded,
+    /// Whether everybody may call.
+    pub is_public: bool,
     /// Who may call, where that is written.
     pub auth_at: At,
     /// What the access log says of it.

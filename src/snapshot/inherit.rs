@@ -1,7 +1,9 @@
 //! Inheritance: `defaults`, then api, then route. The nearest wins key by key; header maps are merged by name; `none` wipes
 //! what came from farther away.
 
-use crate::config::document::{Auth, Inherited};
+use crate::config::document::Inherited;
+use crate::filters::auth::rules::Auth;
+use crate::filters::limits::rules::Limits;
 use crate::filters::rules::{BodyRule, HeaderRules, IpRules, RequestRules, ResponseRules};
 use crate::filters::{DEFAULT_MAX, rules};
 use crate::route::Timeouts;
@@ -12,6 +14,8 @@ use crate::value::{At, ByteSize, HeaderKey, Map, OrNone, Spanned, Template};
 pub struct Effective {
     /// Who may call, if anybody said.
     pub auth: Option<Spanned<Auth>>,
+    /// Limits, and how many levels below `defaults` they are written: 0, 1 for an API, 2 for a route.
+    pub limits: Option<(usize, Spanned<Limits>)>,
     /// Address rules.
     pub ip: Option<Spanned<IpRules>>,
     /// Timeouts.
@@ -29,6 +33,7 @@ impl Effective {
     pub fn new(levels: &[Inherited<'_>]) -> Effective {
         Effective {
             auth: nearest(levels, |level| level.auth).cloned(),
+            limits: limits(levels),
             ip: nearest(levels, |level| level.ip).and_then(switched_on),
             timeouts: nearest(levels, |level| level.timeouts)
                 .map_or(Spanned::built_in(Timeouts::default()), timeouts),
@@ -44,6 +49,12 @@ fn nearest<'a, T>(
     setting: impl Fn(&Inherited<'a>) -> Option<&'a T>,
 ) -> Option<&'a T> {
     levels.iter().rev().find_map(setting)
+}
+
+fn limits(levels: &[Inherited<'_>]) -> Option<(usize, Spanned<Limits>)> {
+    let level = levels.iter().rposition(|level| level.limits.is_some())?;
+    let limits = levels.get(level)?.limits?;
+    Some((level, limits.clone())).filter(|_| !limits.value.0.is_empty())
 }
 
 fn switched_on<T: Clone>(setting: &Spanned<OrNone<T>>) -> Option<Spanned<T>> {

@@ -6,6 +6,8 @@ use crate::actions::Action;
 use crate::actions::to::To;
 use crate::build::{Bind, Build, problem, unknown};
 use crate::config::document::{Api, Document, Route as Written};
+use crate::filters::auth::rules::Auth;
+use crate::filters::limits::Plans;
 use crate::filters::{Chain, Settings};
 use crate::observe::RouteFields;
 use crate::route::matching::{Condition, Match};
@@ -17,6 +19,7 @@ use std::sync::Arc;
 pub(super) struct Compiler<'a> {
     pub document: &'a Document,
     pub build: &'a Build,
+    pub plans: &'a Plans,
     pub issues: &'a mut Issues,
     pub rules: Vec<Rule>,
     /// What to call each route and where its `match` stands; a rule's `route` counts through these.
@@ -187,7 +190,13 @@ impl<'a> Compiler<'a> {
 
     fn chain(&mut self, one: &One<'_>, effective: &Effective, bind: Bind<'_>) -> Chain {
         let version = one.variant.name.zip(one.variant.marker.clone());
+        let limits = effective.limits.as_ref();
         let settings = Settings {
+            auth: effective.auth.as_ref().map(|auth| Spanned { value: &auth.value, at: auth.at }),
+            limits: limits.map(|(level, limits)| (*level, Spanned { value: &limits.value, at: limits.at })),
+            plans: self.plans,
+            limit_fields: self.document.defaults.limits_backend.value.headers,
+            build: self.build,
             ip: effective.ip.as_ref().map(|ip| Spanned { value: &ip.value, at: ip.at }),
             maintenance: one.api.maintenance.as_ref().map(|on| Spanned { value: &on.value, at: on.at }),
             body: effective.body,
@@ -225,6 +234,7 @@ impl<'a> Compiler<'a> {
             timeouts_at: effective.timeouts.at,
             body_max: effective.body.map(|max| max.value.0),
             forwarded: effective.request.value.forwarded.unwrap_or_default(),
+            is_public: effective.auth.as_ref().is_some_and(|auth| auth.value == Auth::Public),
             auth_at: effective.auth.map_or(At::NOWHERE, |auth| auth.at),
         }));
     }

@@ -3,8 +3,19 @@
 //! A request brings its [`Demand`]s, one for each limit that holds for it, and they are decided together: either all
 //! are granted and counted, or none is.
 
+pub mod counters;
 pub mod document;
+pub mod gcra;
+pub mod cycle;
+pub mod prepared;
+mod rates;
+mod quotas;
+pub mod memory;
+mod journal;
+pub mod keeper;
+pub mod redis;
 
+use prepared::Prepared;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +28,20 @@ pub struct Limit {
     pub name: Arc<str>,
     /// How it counts.
     pub rule: Rule,
+    prepared: Prepared,
+}
+
+impl Limit {
+    /// A limit, with all computed that its counters need for each request.
+    pub fn new(name: Arc<str>, rule: Rule) -> Self {
+        let prepared = Prepared::new(&name, &rule);
+        Limit { name, rule, prepared }
+    }
+
+    /// What follows from name and rule.
+    pub fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
 }
 
 /// How a limit counts.

@@ -8,6 +8,7 @@ mod balance;
 pub mod client;
 mod discovery;
 pub mod document;
+pub mod endpoint;
 mod ewma;
 mod grpc;
 mod health;

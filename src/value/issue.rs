@@ -134,6 +134,12 @@ codes! {
     UNVERIFIED = 2008;
     /// A target cannot be reached (`check --online`).
     UNREACHED = 2010;
+    /// A key is no longer good.
+    EXPIRED = 2011;
+    /// Secrets travel in clear text to another machine.
+    CLEAR_TEXT = 2012;
+    /// With `mode: fast` more may pass than the limit says: how many.
+    FAST_BOUND = 2013;
     /// An include pattern matches no file.
     INCLUDE_EMPTY = 2009;
 }

@@ -29,6 +29,10 @@ pub enum Part {
     ClientIp,
     /// The request id.
     RequestId,
+    /// Name of the consumer, or what the credential calls its bearer.
+    Consumer,
+    /// A claim of the token, by its path.
+    Claim(String),
     /// The host the client asked for, without port.
     Host,
     /// The request method.
@@ -41,7 +45,7 @@ pub enum Part {
     Route,
 }
 
-const SOURCES: &str = "path.NAME, query.NAME, header.NAME, cookie.NAME, client_ip, request_id, host, method, scheme, api, route";
+const SOURCES: &str = "path.NAME, query.NAME, header.NAME, cookie.NAME, claims.PATH, consumer, client_ip, request_id, host, method, scheme, api, route";
 
 impl Template {
     /// The pieces in order.
@@ -135,6 +139,7 @@ impl FromStr for Part {
         match (source, key) {
             ("client_ip", "") => Ok(Part::ClientIp),
             ("request_id", "") => Ok(Part::RequestId),
+            ("consumer", "") => Ok(Part::Consumer),
             ("host", "") => Ok(Part::Host),
             ("method", "") => Ok(Part::Method),
             ("scheme", "") => Ok(Part::Scheme),
@@ -144,6 +149,7 @@ impl FromStr for Part {
             ("path", key) => Ok(Part::Path(key.to_owned(), u8::MAX)),
             ("query", key) => Ok(Part::Query(key.to_owned())),
             ("cookie", key) => Ok(Part::Cookie(key.to_owned())),
+            ("claims", key) => Ok(Part::Claim(key.to_owned())),
             ("header", key) => HeaderName::from_str(key)
                 .map(Part::Header)
                 .map_err(|_| format!("`{key}` in `${{{name}}}` is not a header name")),

@@ -1,0 +1,115 @@
+//! What limits are counted with.
+
+use super::{Shared, Snapshot};
+use crate::build::problem;
+use crate::config::Loaded;
+use crate::config::document::Document;
+use crate::filters::limits::Plans;
+use crate::filters::limits::rules::{Backend, Mode as Written, OnFailure as WrittenFailure, StoreKind};
+use crate::store::counters::{Counters, Mode, OnFailure, Shared as SharedCounters};
+use crate::store::document::Redis;
+use crate::store::redis::RedisStore;
+use crate::store::redis::fast::{Fast, bound};
+use crate::value::{Code, Issue, Issues, Spanned};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Counters, and what they need in the background.
+pub(super) struct Counting {
+    pub(super) counters: Arc<Counters>,
+    pub(super) redis: Option<(String, Arc<RedisStore>)>,
+    pub(super) fast: Option<Arc<Fast>>,
+}
+
+/// Builds them; what is wrong is reported.
+pub(super) fn build(
+    loaded: &Loaded,
+    shared: &Shared,
+    running: Option<&Snapshot>,
+    issues: &mut Issues,
+) -> Counting {
+    let backend = &loaded.document.defaults.limits_backend;
+    let redis = loaded.document.stores.redis.as_ref();
+    let redis = match (backend.value.store, redis) {
+        (StoreKind::Memory, None) => None,
+        (StoreKind::Memory, Some(written)) => {
+            let issue = Issue::new(Code::UNUSED, "`stores.redis` is never used").at(written.at);
+            issues.push(issue.help("write `limits_backend: { store: redis }` in `defaults`"));
+            None
+        }
+        (StoreKind::Redis, None) => {
+            let issue = Issue::new(Code::UNKNOWN_REFERENCE, "`stores.redis` is not defined").at(backend.at);
+            issues.push(issue.help("write `stores: { redis: { url: redis://… } }`"));
+            None
+        }
+        (StoreKind::Redis, Some(written)) => {
+            issues.take(connection(written, loaded, running)).map(|redis| (identity(&written.value), redis))
+        }
+    };
+    let fast = redis.as_ref().filter(|_| backend.value.mode == Written::Fast).map(|(_, redis)| {
+        let before = running.and_then(|running| running.fast.clone());
+        let sync = sync(&backend.value);
+        let most = loaded.document.stores.local.max_keys.unwrap_or(super::DEFAULT_KEYS) as usize;
+        before
+            .filter(|fast| Arc::ptr_eq(fast.store(), redis) && fast.sync() == sync)
+            .unwrap_or_else(|| Fast::new(redis.clone(), sync, most))
+    });
+    let mode = match (&fast, &redis) {
+        (Some(fast), _) => Some(Mode::Fast(fast.clone())),
+        (None, Some((_, redis))) => Some(Mode::Exact(redis.clone())),
+        (None, None) => None,
+    };
+    let on_failure = match backend.value.on_failure {
+        WrittenFailure::Local => OnFailure::Local,
+        WrittenFailure::Allow => OnFailure::Allow,
+        WrittenFailure::Deny => OnFailure::Deny,
+    };
+    let shared_counters = mode.map(|mode| SharedCounters { mode, on_failure });
+    Counting { counters: Arc::new(Counters::new(shared.memory.clone(), shared_counters)), redis, fast }
+}
+
+/// The links to Redis; those that run already go on when nothing about them has changed.
+fn connection(
+    written: &Spanned<Redis>,
+    loaded: &Loaded,
+    running: Option<&Snapshot>,
+) -> Result<Arc<RedisStore>, Issue> {
+    let identity = identity(&written.value);
+    if let Some((before, redis)) = running.and_then(|running| running.redis.as_ref())
+        && *before == identity
+    {
+        return Ok(redis.clone());
+    }
+    let mut spec = written.value.clone();
+    if let Some(ca) = &mut spec.ca {
+        ca.value = loaded.base.join(&ca.value);
+    }
+    RedisStore::new(&spec).map(Arc::new).map_err(|message: String| problem(Code::BAD_VALUE, &message, written.url.at))
+}
+
+/// Everything that links are made from. It has the password in it and is only compared.
+fn identity(written: &Redis) -> String {
+    format!("{} {:?} {:?} {:?} {:?}", written.url.expose(), written.timeout, written.pool, written.prefix, written.ca)
+}
+
+fn sync(backend: &Backend) -> Duration {
+    backend.sync.map_or(Duration::from_millis(100), |span| span.0)
+}
+
+/// Tells, for each limit of a plan, how far `fast` may exceed it: nobody should be surprised.
+pub(super) fn tell_bound(document: &Document, plans: &Plans, issues: &mut Issues) {
+    let backend = &document.defaults.limits_backend;
+    if backend.value.store != StoreKind::Redis || backend.value.mode != Written::Fast {
+        return;
+    }
+    let (sync, nodes) = (sync(&backend.value), u64::from(backend.value.nodes.unwrap_or(2)));
+    let bounds = plans.rules().map(|(name, rule)| format!("{name}: {}", bound(rule, sync, nodes)));
+    let mut bounds: Vec<String> = bounds.collect();
+    bounds.dedup();
+    let message = format!("with `mode: fast` and {nodes} nodes more may pass than the limits say");
+    let issue = Issue::new(Code::FAST_BOUND, message).at(backend.at);
+    issues.push(match bounds.is_empty() {
+        true => issue.help("only routes have limits: their bounds are in `tollgate explain`"),
+        false => issue.note(format!("at most so many more: {}", bounds.join(", "))),
+    });
+}
