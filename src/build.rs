@@ -166,8 +166,7 @@ impl Build {
 /// It cannot be read, is no regular file, or is larger than `max` bytes.
 pub fn read_file(base: &Path, path: &Spanned<PathBuf>, max: u64) -> Result<Vec<u8>, Issue> {
     let unreadable = |why: String| {
-        Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.value.display()))
-            .at(path.at)
+        Issue::new(Code::UNREADABLE, format!("`{}` cannot be read: {why}", path.value.display())).at(path.at)
     };
     let place = base.join(&path.value);
     // A pipe or a device could make the start hang.

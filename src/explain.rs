@@ -227,7 +227,8 @@ pub async fn explain(
     let mut x = Exchange { explaining: true, ..Exchange::default() };
     x.identity = question.consumer.as_deref().map(|name| assumed(snapshot, name)).transpose()?;
     admit::identify(&mut x, &head, &facts, listener, &snapshot.telemetry);
-    let mut explaining = Explaining { snapshot, sources, trace: question.trace, told: Explanation::default() };
+    let mut explaining =
+        Explaining { snapshot, sources, trace: question.trace, told: Explanation::default() };
     explaining.told.request = format!("{} {}", question.method, question.url);
     explaining.client(&x, &facts);
     let found = admit::find(&mut head, listener, number, &snapshot.table);

@@ -15,10 +15,10 @@ use crate::auth::guard::Guard;
 use crate::auth::jwks::Jwks;
 use crate::build::Build;
 use crate::config::Loaded;
-use crate::consumer::Consumers;
 use crate::config::document::{
     AccessLogTo, AdminBind, ClientProtocol, Document, Listener as Written, Threads, TrustFrom,
 };
+use crate::consumer::Consumers;
 use crate::filters::limits::Plans;
 use crate::listen::flood::Flood;
 use crate::listen::{Limits, Listener};
@@ -356,19 +356,17 @@ fn report_unused(document: &Document, build: &Build, issues: &mut Issues) {
         issues.push(Issue::new(Code::UNUSED, format!("provider `{}` is never used", name.value)).at(name.at));
     }
     let has_plan = |plan: &Name| {
-        document.consumers.iter().any(|(_, consumer)| consumer.plan.as_ref().is_some_and(|of| of.value == *plan))
+        document
+            .consumers
+            .iter()
+            .any(|(_, consumer)| consumer.plan.as_ref().is_some_and(|of| of.value == *plan))
     };
     for (name, _) in document.plans.iter().filter(|(name, _)| !has_plan(&name.value)) {
         issues.push(Issue::new(Code::UNUSED, format!("no consumer has plan `{}`", name.value)).at(name.at));
     }
 }
 
-fn listener(
-    name: &Name,
-    written: &Written,
-    metrics: &Metrics,
-    running: Option<&Snapshot>,
-) -> Listener {
+fn listener(name: &Name, written: &Written, metrics: &Metrics, running: Option<&Snapshot>) -> Listener {
     let flood = written.limits.flood.map(|rate| {
         let before = running.and_then(|running| {
             let listener = running.listeners.iter().find(|listener| listener.name == *name)?;

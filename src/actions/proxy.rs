@@ -155,9 +155,7 @@ impl Hashed {
                 IpAddr::V4(v4) => stable_hash(&v4.octets()),
                 IpAddr::V6(v6) => stable_hash(&v6.octets()),
             }),
-            Key::Consumer => {
-                x.identity.as_ref().map(|identity| stable_hash(identity.subject.as_bytes()))
-            }
+            Key::Consumer => x.identity.as_ref().map(|identity| stable_hash(identity.subject.as_bytes())),
             Key::Path => Some(stable_hash(request.uri.path().as_bytes())),
             Key::Header(name) => request.headers.get(name).map(|value| stable_hash(value.as_bytes())),
             Key::Cookie(name) => cookie(&request.headers, name).map(|value| stable_hash(value.as_bytes())),

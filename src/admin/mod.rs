@@ -304,7 +304,10 @@ impl App {
             metrics.keys(provider, KeyFacts { age, fetched, failed });
         }
         if let Some((_, redis)) = &snapshot.redis {
-            metrics.redis(redis.up() > 0, StoreError::ALL.map(|error| (error.word(), redis.counters().errors(error))));
+            metrics.redis(
+                redis.up() > 0,
+                StoreError::ALL.map(|error| (error.word(), redis.counters().errors(error))),
+            );
         }
     }
 

@@ -81,33 +81,51 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
     where
         F: Future<Output = (V, Duration)> + Send + 'static,
     {
-        let mut waiting = {
-            let mut under_way = self.under_way.lock();
-            // Under this lock, because an answer is remembered before its question leaves the map.
-            if let Some(answer) = self.known(&key) {
-                return Ok(answer);
-            }
-            match under_way.get(&key) {
-                Some(waiting) => waiting.clone(),
-                None if under_way.len() >= UNDER_WAY => return Err(Failed::TooMany),
-                None => {
-                    let (tell, waiting) = watch::channel(None);
-                    under_way.insert(key, waiting.clone());
-                    let landing = Landing { flights: Arc::clone(self), key };
-                    let question = question();
-                    tokio::spawn(async move {
-                        let (answer, good_for) = question.await;
-                        landing.flights.remember(key, answer.clone(), good_for);
-                        drop(landing);
-                        tell.send_replace(Some(answer));
-                    });
-                    waiting
-                }
-            }
+        let (mut waiting, tell) = match self.join(key) {
+            Joined::Known(answer) => return Ok(answer),
+            Joined::Full => return Err(Failed::TooMany),
+            Joined::Waiting(waiting) => (waiting, None),
+            Joined::First(waiting, tell) => (waiting, Some(tell)),
         };
+        // Not under a lock: a runtime that is shutting down drops what is spawned at once, and that takes the lock.
+        if let Some(tell) = tell {
+            let landing = Landing { flights: Arc::clone(self), key };
+            let question = question();
+            tokio::spawn(async move {
+                let (answer, good_for) = question.await;
+                landing.flights.remember(key, answer.clone(), good_for);
+                drop(landing);
+                tell.send_replace(Some(answer));
+            });
+        }
         let answer = waiting.wait_for(Option::is_some).await.map_err(|_| Failed::Broken)?;
         answer.clone().ok_or(Failed::Broken)
     }
+
+    fn join(&self, key: Digest) -> Joined<V> {
+        let mut under_way = self.under_way.lock();
+        // Under this lock, because an answer is remembered before its question leaves the map.
+        if let Some(answer) = self.known(&key) {
+            return Joined::Known(answer);
+        }
+        if let Some(waiting) = under_way.get(&key) {
+            return Joined::Waiting(waiting.clone());
+        }
+        if under_way.len() >= UNDER_WAY {
+            return Joined::Full;
+        }
+        let (tell, waiting) = watch::channel(None);
+        under_way.insert(key, waiting.clone());
+        Joined::First(waiting, tell)
+    }
+}
+
+/// Where somebody who asks stands.
+enum Joined<V> {
+    Known(V),
+    Full,
+    Waiting(watch::Receiver<Option<V>>),
+    First(watch::Receiver<Option<V>>, watch::Sender<Option<V>>),
 }
 
 /// Takes a question off the list, even when the asking panicked.

@@ -307,37 +307,39 @@ impl Keeper {
             // A fetch in between may have changed what is due, so the plan is read again.
             tokio::time::sleep_until(due).await;
         }
-        let waiting = {
-            let mut plan = self.plan.lock();
-            plan.discover = true;
-            self.fetch(&mut plan)
-        };
-        ended(waiting).await;
+        self.plan.lock().discover = true;
+        ended(self.fetch()).await;
     }
 
     /// Fetches for a token whose key is not there, unless that was done a moment ago.
     fn fetch_missing(self: &Arc<Self>) -> Option<watch::Receiver<()>> {
-        let mut plan = self.plan.lock();
-        if let Some(under_way) = &plan.under_way {
-            return Some(under_way.clone());
+        {
+            let mut plan = self.plan.lock();
+            if let Some(under_way) = &plan.under_way {
+                return Some(under_way.clone());
+            }
+            if plan.missed.is_some_and(|missed| missed.elapsed() < self.schedule.cooldown) {
+                return None;
+            }
+            plan.missed = Some(Instant::now());
         }
-        if plan.missed.is_some_and(|missed| missed.elapsed() < self.schedule.cooldown) {
-            return None;
-        }
-        plan.missed = Some(Instant::now());
         self.counters.missing.fetch_add(1, Ordering::Relaxed);
-        Some(self.fetch(&mut plan))
+        Some(self.fetch())
     }
 
     /// Joins the fetch that is under way, or begins one. It goes on without those who wait for it.
-    fn fetch(self: &Arc<Self>, plan: &mut Plan) -> watch::Receiver<()> {
-        if let Some(under_way) = &plan.under_way {
-            return under_way.clone();
-        }
+    fn fetch(self: &Arc<Self>) -> watch::Receiver<()> {
         let (open, waiting) = watch::channel(());
-        plan.under_way = Some(waiting.clone());
+        let discover = {
+            let mut plan = self.plan.lock();
+            if let Some(under_way) = &plan.under_way {
+                return under_way.clone();
+            }
+            plan.under_way = Some(waiting.clone());
+            std::mem::take(&mut plan.discover)
+        };
         self.counters.fetches.fetch_add(1, Ordering::Relaxed);
-        let discover = std::mem::take(&mut plan.discover);
+        // Not under the lock: a runtime that is shutting down drops what is spawned at once, and that takes the lock.
         let landing =
             Landing { keeper: Arc::clone(self), result: Err("the fetch broke down".to_owned()), open };
         tokio::spawn(async move {

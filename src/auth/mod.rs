@@ -20,8 +20,8 @@ mod stand_in;
 
 use crate::consumer::Identity;
 use crate::exchange::{Exchange, RequestHead};
-use crate::reply::{Kind, Reply};
 use crate::observe::metrics::AuthMetrics;
+use crate::reply::{Kind, Reply};
 use crate::tasks::Task;
 use http::{HeaderName, HeaderValue};
 use std::borrow::Cow;

@@ -99,7 +99,8 @@ impl Explain {
         };
         if let Some(token) = token {
             let value = HeaderValue::from_str(&format!("Bearer {token}"));
-            let value = value.map_err(|_| "the token has characters that a header cannot carry".to_owned())?;
+            let value =
+                value.map_err(|_| "the token has characters that a header cannot carry".to_owned())?;
             headers.push((http::header::AUTHORIZATION, value));
         }
         Ok(headers)

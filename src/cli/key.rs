@@ -57,7 +57,9 @@ fn create(consumer: &Name, name: Option<&Name>, expires: Option<&str>) -> Exit {
     };
     let name = name.map(|name| format!(", name: {name}")).unwrap_or_default();
     let expires = expires.map(|date| format!(", expires: {date}")).unwrap_or_default();
-    talk(&format!("this key is shown now and never again; the line below it goes under `consumers: {consumer}: keys:`"));
+    talk(&format!(
+        "this key is shown now and never again; the line below it goes under `consumers: {consumer}: keys:`"
+    ));
     data(&format!("{}\n- {{ hash: \"{hash}\"{name}{expires} }}\n", key.expose()))
 }
 

@@ -73,7 +73,8 @@ impl FromStr for KeyHash {
             "this is not the hash of a key\nhelp: write `sha256:` and 64 hexadecimal digits; `tollgate key create` makes a key and its hash"
                 .to_owned()
         };
-        let is_hash = |digits: &&str| digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let is_hash =
+            |digits: &&str| digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
         let digits = text.strip_prefix("sha256:").filter(is_hash).ok_or_else(wrong)?;
         let mut hash = [0; 32];
         for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
@@ -114,9 +115,9 @@ impl Day {
 impl FromStr for Day {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map(Day)
-            .map_err(|_| format!("`{text}` is not a date\nhelp: write year, month and day, such as `2027-01-31`"))
+        text.parse().map(Day).map_err(|_| {
+            format!("`{text}` is not a date\nhelp: write year, month and day, such as `2027-01-31`")
+        })
     }
 }
 

@@ -14,8 +14,8 @@ use crate::reply::{Kind, Problem, Reply};
 use crate::value::{Code, Issue, Issues, Name, Spanned};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderName, HeaderValue};
-use smallvec::SmallVec;
 use rules::{Auth as Written, Proven, Who};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 pub(super) const NAME: &str = "auth";
@@ -56,12 +56,7 @@ pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made>
 }
 
 impl Auth {
-    fn new(
-        proven: &Proven,
-        auth: &Spanned<&Written>,
-        build: &Build,
-        issues: &mut Issues,
-    ) -> Option<Auth> {
+    fn new(proven: &Proven, auth: &Spanned<&Written>, build: &Build, issues: &mut Issues) -> Option<Auth> {
         let place = |at: crate::value::At| if at.is_somewhere() { at } else { auth.at };
         let named = proven.any.iter().chain(&proven.all);
         let providers: Vec<_> = named
@@ -214,8 +209,10 @@ impl Auth {
 /// What `error` of RFC 6750 section 3 looks like; texts are ours, so that nothing in them needs escaping.
 fn bearer(error: &str, refusal: &Refusal) -> Option<HeaderValue> {
     let scope = refusal.scope.as_ref().map(|scope| format!(", scope=\"{scope}\"")).unwrap_or_default();
-    let text =
-        format!("Bearer realm=\"tollgate\", error=\"{error}\", error_description=\"{}\"{scope}", refusal.detail);
+    let text = format!(
+        "Bearer realm=\"tollgate\", error=\"{error}\", error_description=\"{}\"{scope}",
+        refusal.detail
+    );
     HeaderValue::from_str(&text).ok()
 }
 

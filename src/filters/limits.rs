@@ -45,10 +45,9 @@ pub(super) fn make_by_address(settings: &Settings<'_>, issues: &mut Issues) -> O
 }
 
 pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made> {
-    let own = settings
-        .limits
-        .as_ref()
-        .and_then(|(level, limits)| Some((Set::of_route(limits, *level, settings, false, issues)?, limits.at)));
+    let own = settings.limits.as_ref().and_then(|(level, limits)| {
+        Some((Set::of_route(limits, *level, settings, false, issues)?, limits.at))
+    });
     let plans = if settings.has_plans() { settings.plans.clone() } else { Plans::default() };
     if own.is_none() && plans.is_empty() {
         return None;

@@ -142,7 +142,11 @@ pub const STEPS: &[(&str, Maker, &str)] = &[
     (maintenance::NAME, maintenance::make, "answers 503 while the API is in maintenance"),
     (limits::BY_ADDRESS, limits::make_by_address, "refuses addresses that call too often (429)"),
     (auth::NAME, auth::make, "proves who calls (401, 403)"),
-    (limits::NAME, limits::make, "refuses callers that call too often or have used up their quota (429, 402)"),
+    (
+        limits::NAME,
+        limits::make,
+        "refuses callers that call too often or have used up their quota (429, 402)",
+    ),
     (body::NAME, body::make, "refuses bodies that are too large (413)"),
     (version::NAME, version::make, "takes the version's marker out of the request"),
     (headers::REQUEST, headers::make_request, "changes request headers"),

@@ -329,6 +329,7 @@ mod tests {
         upstream.target_up("127.0.0.1:3000").set(1);
         upstream.dns_failure();
         metrics.connections("web").inc();
+        metrics.touch_access();
         metrics.config_loaded("9f3c2e", "1");
         metrics
     }
@@ -353,6 +354,15 @@ mod tests {
             ("tollgate_upstream_attempts_total", "counter"),
             ("tollgate_upstream_request_duration_seconds", "histogram"),
             ("tollgate_upstream_target_up", "gauge"),
+            ("tollgate_auth_decisions_total", "counter"),
+            ("tollgate_flood_refused_total", "counter"),
+            ("tollgate_jwks_age_seconds", "gauge"),
+            ("tollgate_jwks_fetches_total", "counter"),
+            ("tollgate_limit_backend_errors_total", "counter"),
+            ("tollgate_limit_decisions_total", "counter"),
+            ("tollgate_limit_keys", "gauge"),
+            ("tollgate_limit_keys_evicted_total", "counter"),
+            ("tollgate_redis_up", "gauge"),
             ("process_cpu_seconds_total", "counter"),
             ("process_max_fds", "gauge"),
             ("process_open_fds", "gauge"),

@@ -82,8 +82,7 @@ fn consumers(document: &Document, issues: &mut Issues) -> (Arc<Consumers>, Vec<K
             let missing = || unknown("plan", plan.as_str(), plan.at, &plans);
             issues.take(number.ok_or_else(missing))
         });
-        let consumer =
-            Arc::new(Consumer { name: name.as_str().into(), plan, tags: written.tags.0.clone() });
+        let consumer = Arc::new(Consumer { name: name.as_str().into(), plan, tags: written.tags.0.clone() });
         let called = written.ids.0.iter().map(|id| (Arc::<str>::from(id.as_str()), id.at));
         for (id, at) in std::iter::once((consumer.name.clone(), name.at)).chain(called) {
             match places.insert(id.clone(), at) {
@@ -101,12 +100,7 @@ fn consumers(document: &Document, issues: &mut Issues) -> (Arc<Consumers>, Vec<K
                 issues.push(Issue::new(Code::EXPIRED, message).at(key.at).help("remove it"));
             }
             let called = key.name.as_ref().map_or_else(|| format!("key {}", number + 1), Name::to_string);
-            keys.push(Key {
-                hash: key.hash.0,
-                consumer: consumer.clone(),
-                name: called.into(),
-                expires,
-            });
+            keys.push(Key { hash: key.hash.0, consumer: consumer.clone(), name: called.into(), expires });
         }
     }
     (Arc::new(Consumers::new(known)), keys)
@@ -216,7 +210,11 @@ fn guards(document: &Document, running: Option<&Snapshot>) -> Arc<[Option<Arc<Gu
     };
     let guard = |(name, listener): (&Spanned<Name>, &crate::config::document::Listener)| {
         let made = Guard::from(listener.limits.guard.as_ref()?);
-        Some(running(&name.value).filter(|before| before.has_rules_of(&made)).unwrap_or_else(|| Arc::new(made)))
+        Some(
+            running(&name.value)
+                .filter(|before| before.has_rules_of(&made))
+                .unwrap_or_else(|| Arc::new(made)),
+        )
     };
     document.listeners.iter().map(|(name, listener)| guard((name, listener))).collect()
 }

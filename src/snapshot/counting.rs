@@ -84,12 +84,21 @@ fn connection(
     if let Some(ca) = &mut spec.ca {
         ca.value = loaded.base.join(&ca.value);
     }
-    RedisStore::new(&spec).map(Arc::new).map_err(|message: String| problem(Code::BAD_VALUE, &message, written.url.at))
+    RedisStore::new(&spec)
+        .map(Arc::new)
+        .map_err(|message: String| problem(Code::BAD_VALUE, &message, written.url.at))
 }
 
 /// Everything that links are made from. It has the password in it and is only compared.
 fn identity(written: &Redis) -> String {
-    format!("{} {:?} {:?} {:?} {:?}", written.url.expose(), written.timeout, written.pool, written.prefix, written.ca)
+    format!(
+        "{} {:?} {:?} {:?} {:?}",
+        written.url.expose(),
+        written.timeout,
+        written.pool,
+        written.prefix,
+        written.ca
+    )
 }
 
 fn sync(backend: &Backend) -> Duration {

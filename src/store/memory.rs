@@ -80,7 +80,9 @@ impl Memory {
         decide(&mut wants, &locked, now);
         if wants.iter().all(Want::passes) {
             for want in &wants {
-                locked.counters_mut(want.shard).map_or((), |counters| self.count(want, counters, now));
+                if let Some(counters) = locked.counters_mut(want.shard) {
+                    self.count(want, counters, now);
+                }
             }
         } else {
             wants.iter_mut().for_each(|want| want.state = want.found);
@@ -276,12 +278,16 @@ impl Locked<'_> {
 /// both ask the same counter.
 fn decide(wants: &mut Wants<'_>, locked: &Locked<'_>, now: u64) {
     for want in wants.iter_mut() {
-        locked.counters(want.shard).map_or((), |counters| want.find(counters, now));
+        if let Some(counters) = locked.counters(want.shard) {
+            want.find(counters, now);
+        }
     }
     for shadow in [false, true] {
         for at in 0..wants.len() {
             let Some(want) = wants.get_mut(at).filter(|want| want.demand.shadow == shadow) else { continue };
-            locked.counters(want.shard).map_or((), |counters| want.decide(counters, now));
+            if let Some(counters) = locked.counters(want.shard) {
+                want.decide(counters, now);
+            }
             let (id, state) = (want.id, want.state);
             wants.iter_mut().filter(|want| want.id == id).for_each(|want| want.state = state);
         }

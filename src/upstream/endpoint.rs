@@ -352,14 +352,22 @@ mod tests {
     use super::*;
     use std::sync::OnceLock;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, UdpSocket};
 
     const LIMITS: Limits = Limits { total: Duration::from_secs(10), max_body: 1024 };
 
-    fn endpoint(url: &str, ca: Option<Arc<[u8]>>) -> Result<Endpoint, String> {
+    fn client() -> Arc<Client> {
         static CLIENT: OnceLock<Arc<Client>> = OnceLock::new();
-        let client = CLIENT.get_or_init(|| Arc::new(Client::new(None)));
-        Endpoint::new(url, ca, client, &Arc::new(Resolver::new(&["127.0.0.1:9".parse().unwrap()]).unwrap()))
+        Arc::clone(CLIENT.get_or_init(|| Arc::new(Client::new(None))))
+    }
+
+    fn endpoint(url: &str, ca: Option<Arc<[u8]>>) -> Result<Endpoint, String> {
+        Endpoint::new(
+            url,
+            ca,
+            &client(),
+            &Arc::new(Resolver::new(&["127.0.0.1:9".parse().unwrap()]).unwrap()),
+        )
     }
 
     /// Serves every connection of a stream with `answer` to each request, and counts connections.
@@ -458,7 +466,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_nobody_knows_is_not_asked_for_with_every_call() {
-        let unknown = endpoint("http://nobody.test:1/", None).unwrap();
+        let names = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let resolver = Arc::new(Resolver::new(&[names.local_addr().unwrap()]).unwrap());
+        tokio::spawn(async move {
+            let mut message = [0; 512];
+            loop {
+                let (length, from) = names.recv_from(&mut message).await.unwrap();
+                // The question as the answer: NXDOMAIN.
+                (message[2], message[3]) = (0x81, 0x83);
+                names.send_to(&message[..length], from).await.unwrap();
+            }
+        });
+        let unknown = Endpoint::new("http://nobody.test:1/", None, &client(), &resolver).unwrap();
         for _ in 0..20 {
             let error = get(&unknown).await.unwrap_err().to_string();
             assert!(error.contains("`nobody.test` cannot be looked up"), "{error}");

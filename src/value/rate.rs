@@ -40,7 +40,8 @@ impl FromStr for Rate {
         let (number, unit) = period.split_at(digits);
         let unit = UNITS.iter().find(|(name, _)| *name == unit.trim()).map(|(_, seconds)| *seconds);
         let number = if number.is_empty() { Some(1) } else { number.parse::<u64>().ok() };
-        let seconds = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).ok_or_else(wrong)?;
+        let seconds =
+            number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).ok_or_else(wrong)?;
         if !(1..=366 * 86_400).contains(&seconds) {
             return Err(format!("the time of `{text}` is not between a second and a year"));
         }
@@ -85,7 +86,8 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_is_refused() {
-        for text in ["", "20", "20/", "/s", "0/s", "-1/s", "20/x", "20/0s", "20/2y", "1/400d", "4294967296/s"] {
+        for text in ["", "20", "20/", "/s", "0/s", "-1/s", "20/x", "20/0s", "20/2y", "1/400d", "4294967296/s"]
+        {
             assert!(text.parse::<Rate>().is_err(), "{text}");
         }
     }

@@ -28,6 +28,9 @@ const SECTIONS: &[Section] = &[
 const SETTINGS: &[(&str, &str)] = &[
     ("ip", "`ip`"),
     ("maintenance", "`apis.NAME.maintenance`"),
+    ("limits by address", "`limits` that count `per client_ip` and nothing else"),
+    ("auth", "`auth`, `auth.NAME`"),
+    ("limits", "`limits`, `plans.NAME`"),
     ("body", "`body`"),
     ("version", "`apis.NAME.versions`"),
     ("request headers", "`request.headers`"),
@@ -41,6 +44,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("query.page", "The first value of the query parameter, as it was sent."),
     ("header.x-tenant", "The first value of the request header."),
     ("cookie.sid", "The cookie."),
+    ("claims.sub", "The claim of the token; of a nested one its path, such as `claims.app.tenant`."),
+    ("consumer", "Name of the consumer, or what the credential calls its bearer."),
     ("client_ip", "The client's address; behind trusted proxies, the one they name."),
     ("request_id", "The id of the request."),
     ("host", "The host the client asked for, in lower case, without port."),
@@ -68,6 +73,11 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("api", "Name of the API, if a route was found."),
     ("route", "`api.route`, if a route was found."),
     ("template", "The path pattern of the route."),
+    ("consumer", "Name of the consumer, or what the credential calls its bearer, once it has been proven."),
+    ("auth", "Name of the provider that proved it."),
+    ("credential", "Which of the caller's keys or tokens: a name or a digest, never the secret."),
+    ("auth_error", "Why a credential was refused, or could not be checked."),
+    ("limit", "The limit that refused the request, or would have if it were not in shadow."),
     ("status", "Status of the answer; 499 if the client went away before it."),
     ("reason", "Why tollgate answered itself: a code of the [error answers](#error-answers)."),
     ("bytes_in", "Bytes of the request body."),
@@ -224,6 +234,7 @@ fn families() -> Vec<Family> {
     upstream.target_up("target").set(1);
     upstream.dns_failure();
     metrics.connections("listener").inc();
+    metrics.touch_access();
     metrics.config_loaded("hash", "version");
     let text = metrics.render(|_| {});
     read_families(&String::from_utf8_lossy(&text))

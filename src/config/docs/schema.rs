@@ -22,6 +22,9 @@ const NAMED: &[&str] = &[
     "/properties/listeners",
     "/properties/upstreams",
     "/properties/apis",
+    "/properties/auth",
+    "/properties/plans",
+    "/properties/consumers",
     "/$defs/Admin/properties/tokens",
     "/$defs/LogFields/properties/add",
     "/$defs/Api/properties/routes",
@@ -36,6 +39,8 @@ const BY_HEADER: &[&str] = &[
     "/$defs/HeaderRules/properties/set",
     "/$defs/HeaderRules/properties/add",
     "/$defs/Respond/properties/headers",
+    "/$defs/Jwt/properties/forward",
+    "/$defs/Introspection/properties/forward",
     "/$defs/Match/oneOf/1/properties/headers",
 ];
 
@@ -208,8 +213,8 @@ mod tests {
                 "{map}"
             );
         }
-        // All others are keyed by names of parameters, which may be anything.
-        let free: HashSet<&str> = ["Parameters", "Conditions"].into();
+        // All others are keyed by names of parameters, claims or users, which may be anything.
+        let free: HashSet<&str> = ["Parameters", "Conditions", "Claims", "Users"].into();
         each(move |schema| {
             let is_map = schema.get("additionalProperties").is_some_and(Value::is_object);
             let description = schema.get("description").and_then(Value::as_str).unwrap_or_default();

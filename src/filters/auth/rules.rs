@@ -109,10 +109,14 @@ impl<'de> Visitor<'de> for Written {
 fn proven<E: Error>(proven: Proven) -> Result<Auth, E> {
     let names = || proven.any.iter().chain(&proven.all);
     if proven.any.is_empty() == proven.all.is_empty() {
-        return Err(E::custom("`auth` needs providers\nhelp: write `any: [...]` or `all: [...]`, or `auth: public`"));
+        return Err(E::custom(
+            "`auth` needs providers\nhelp: write `any: [...]` or `all: [...]`, or `auth: public`",
+        ));
     }
     if names().any(|name| name.as_str() == "public") {
-        return Err(E::custom("`public` cannot stand beside providers\nhelp: `anonymous` lets in who has no credential"));
+        return Err(E::custom(
+            "`public` cannot stand beside providers\nhelp: `anonymous` lets in who has no credential",
+        ));
     }
     Ok(Auth::Proven(Box::new(proven)))
 }

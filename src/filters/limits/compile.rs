@@ -3,7 +3,9 @@
 use super::super::Settings;
 use super::fields;
 use super::key::{Keyed, Keys};
-use super::rules::{Length, LimitRule, Limits, OnExceed, Per, PerKey, Plan, QuotaRule, Reset, Scope, time_zone};
+use super::rules::{
+    Length, LimitRule, Limits, OnExceed, Per, PerKey, Plan, QuotaRule, Reset, Scope, time_zone,
+};
 use crate::build::{Build, problem};
 use crate::exchange::{Exchange, Policies, RequestHead};
 use crate::observe::metrics::LimitMetrics;
@@ -69,7 +71,8 @@ impl Set {
         let each = limits.iter().map(|limit| (limit.quoted.clone(), limit.count())).collect();
         // Made of names and numbers of ours: it always is a field value.
         let header = HeaderValue::from_str(&header).ok()?;
-        Some(Set { limits, policies: Arc::new(Policies { header, each }) }).filter(|set| !set.limits.is_empty())
+        Some(Set { limits, policies: Arc::new(Policies { header, each }) })
+            .filter(|set| !set.limits.is_empty())
     }
 
     /// The limits of a route: those that count by client address only, or the others.
@@ -133,9 +136,7 @@ pub(super) fn counts_by_address(rule: &LimitRule) -> bool {
 
 /// A limit that can never hold for the route.
 fn unfit(rule: &LimitRule, at: At, settings: &Settings<'_>) -> Option<Issue> {
-    let needs_caller = |key: &PerKey| {
-        matches!(key, PerKey::Consumer | PerKey::Credential | PerKey::Claim(_))
-    };
+    let needs_caller = |key: &PerKey| matches!(key, PerKey::Consumer | PerKey::Credential | PerKey::Claim(_));
     for key in &rule.per.0 {
         if let PerKey::Param(name) = key
             && !settings.bind.params.contains(&name.as_str())
@@ -156,18 +157,17 @@ fn unfit(rule: &LimitRule, at: At, settings: &Settings<'_>) -> Option<Issue> {
 }
 
 fn unfit_for_plan(rule: &LimitRule, at: At) -> Option<Issue> {
-    let local = rule
-        .per
-        .0
-        .iter()
-        .find(|key| matches!(key, PerKey::Param(_) | PerKey::Route | PerKey::Api));
+    let local = rule.per.0.iter().find(|key| matches!(key, PerKey::Param(_) | PerKey::Route | PerKey::Api));
     if let Some(key) = local {
         let message = format!("a plan holds for all routes together and cannot count per {key}");
         return Some(Issue::new(Code::CONFLICT, message).at(at).help("write this limit on the route"));
     }
     rule.scope.map(|scope| {
-        Issue::new(Code::CONFLICT, format!("a plan holds for all routes together: `scope: {scope}` has no place"))
-            .at(at)
+        Issue::new(
+            Code::CONFLICT,
+            format!("a plan holds for all routes together: `scope: {scope}` has no place"),
+        )
+        .at(at)
     })
 }
 
@@ -197,7 +197,8 @@ impl Compiled {
             return Err(Issue::new(Code::BAD_VALUE, message).at(at));
         }
         if cost > burst {
-            let message = format!("a request costs {cost}, but at most {burst} may come at once: none ever passes");
+            let message =
+                format!("a request costs {cost}, but at most {burst} may come at once: none ever passes");
             return Err(Issue::new(Code::CONFLICT, message).at(at).help("raise `burst` or lower `cost`"));
         }
         let period = rule.rate.period;
@@ -213,7 +214,13 @@ impl Compiled {
             shadow: rule.shadow,
             paid: false,
             metrics: build.metrics().limit(scope, &written),
-            keys: Keys::new(&rule.per, rule.on_missing.unwrap_or_default(), bind.api, bind.route, bind.params),
+            keys: Keys::new(
+                &rule.per,
+                rule.on_missing.unwrap_or_default(),
+                bind.api,
+                bind.route,
+                bind.params,
+            ),
             policy: fields::policy(&quoted, u64::from(rule.rate.count), Some(period.as_secs())),
             quoted: quoted.into(),
             name: written.into(),
@@ -288,9 +295,12 @@ fn quoted(text: &str) -> String {
 
 fn cycle(requests: &Spanned<super::rules::Volume>, reset: Reset, zone: TimeZone) -> Result<Cycle, Issue> {
     let calendar = |what: &str| {
-        Issue::new(Code::CONFLICT, format!("`{}` is not a day, week or month: it cannot {what}", requests.value))
-            .at(requests.at)
-            .help("write `reset: rolling`, or `/day`, `/week`, `/month`")
+        Issue::new(
+            Code::CONFLICT,
+            format!("`{}` is not a day, week or month: it cannot {what}", requests.value),
+        )
+        .at(requests.at)
+        .help("write `reset: rolling`, or `/day`, `/week`, `/month`")
     };
     match (requests.value.unit, reset) {
         (Length::Unit(unit), Reset::Calendar) => Ok(Cycle::Calendar(unit, zone)),
@@ -298,7 +308,9 @@ fn cycle(requests: &Spanned<super::rules::Volume>, reset: Reset, zone: TimeZone)
         (Length::Unit(unit), Reset::Rolling) => {
             Ok(Cycle::Rolling(Duration::from_secs(days(unit).unwrap_or(30) * 86_400)))
         }
-        (Length::Span(span), Reset::Rolling) if span.0 >= Duration::from_secs(64) => Ok(Cycle::Rolling(span.0)),
+        (Length::Span(span), Reset::Rolling) if span.0 >= Duration::from_secs(64) => {
+            Ok(Cycle::Rolling(span.0))
+        }
         (Length::Span(_), Reset::Rolling) => Err(Issue::new(
             Code::BAD_VALUE,
             "a rolling quota is for a minute and more; write a limit for less",

@@ -60,7 +60,8 @@ fn write_standard(head: &mut ResponseHead, limited: &[Limited]) {
     if let Some(policies) = policies {
         head.headers.insert(POLICY, policies);
     }
-    if let (false, Ok(state)) = (state.is_empty(), HeaderValue::from_maybe_shared(bytes::Bytes::from(state))) {
+    if let (false, Ok(state)) = (state.is_empty(), HeaderValue::from_maybe_shared(bytes::Bytes::from(state)))
+    {
         head.headers.insert(STATE, state);
     }
 }

@@ -68,7 +68,9 @@ impl Short for LimitRule {
 
     fn from_short(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| {
-            format!("{what}\nhelp: write for example `20/s burst 40 per consumer` or `1000/h per client_ip cost 5`")
+            format!(
+                "{what}\nhelp: write for example `20/s burst 40 per consumer` or `1000/h per client_ip cost 5`"
+            )
         };
         let mut words = text.split_whitespace();
         let rate = words.next().ok_or_else(|| wrong("a limit cannot be empty"))?.parse()?;
@@ -364,7 +366,9 @@ impl FromStr for Volume {
             "week" | "w" => Length::Unit(Unit::Week),
             "month" | "mo" => Length::Unit(Unit::Month),
             "h" | "hour" | "m" | "min" | "minute" | "s" | "second" => {
-                return Err(format!("`{text}` is a rate\nhelp: write it under `limits`, such as `{text} per consumer`"));
+                return Err(format!(
+                    "`{text}` is a rate\nhelp: write it under `limits`, such as `{text} per consumer`"
+                ));
             }
             span => Length::Span(span.parse().map_err(|_| wrong())?),
         };
@@ -444,9 +448,9 @@ text_value!(Reset, "Reset", pattern: r"^(calendar|rolling|[0-9]{4}-[0-9]{2}-[0-9
 /// # Errors
 /// There is none.
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
-    jiff::tz::TimeZone::get(name)
-        .map(|_| TimeZone(name.into()))
-        .map_err(|_| format!("there is no time zone `{name}`\nhelp: write a name such as `Europe/Berlin` or `UTC`"))
+    jiff::tz::TimeZone::get(name).map(|_| TimeZone(name.into())).map_err(|_| {
+        format!("there is no time zone `{name}`\nhelp: write a name such as `Europe/Berlin` or `UTC`")
+    })
 }
 
 /// Where limits are counted.

@@ -124,6 +124,15 @@ pub struct KeyFacts {
 }
 
 impl Metrics {
+    /// Makes one series of each, for the reference page.
+    pub(crate) fn touch_access(&self) {
+        self.limit("scope", "policy").decided(true);
+        self.provider("provider").decided(AuthResult::Accepted);
+        self.flood("listener").inc();
+        self.keys("provider", KeyFacts { age: Some(0.0), fetched: 1, failed: 0 });
+        self.redis(true, [("timeout", 1)]);
+    }
+
     /// The metrics of a limit; the same names give the same series.
     pub fn limit(&self, scope: &str, policy: &str) -> LimitMetrics {
         let series = |decision| self.families.access.limits.series(&[scope, policy, decision]);

@@ -170,12 +170,7 @@ impl Declare<'_> {
         self.family(name, help, labels, MetricType::GAUGE, IntGauge::with_opts)
     }
 
-    pub(super) fn float_gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: Names,
-    ) -> Result<Family<Gauge>, Error> {
+    pub(super) fn float_gauges(&self, name: &str, help: &str, labels: Names) -> Result<Family<Gauge>, Error> {
         self.family(name, help, labels, MetricType::GAUGE, Gauge::with_opts)
     }
 

@@ -13,10 +13,10 @@
 //!
 //! # Why redis-rs
 //!
-//! Both redis-rs and fred speak TLS, ACL, Sentinel and Cluster. redis-rs belongs to the Redis organisation and has a
-//! release every few weeks, while fred has one maintainer and pauses of many months; it is about half the code; and its
-//! multiplexed connection is a plain value that fails when the socket does. Reconnecting, time-outs and the breaker are
-//! ours in either case, because a gateway must bound its wait and not retry behind the caller's back.
+//! Both redis-rs and fred speak TLS, ACL, Sentinel and Cluster. redis-rs has several maintainers and a release every few
+//! weeks; fred has one, and had none since early 2025. fred brings pools, policies for reconnecting and queues of its own,
+//! which retry behind the caller's back, where a gateway must bound its wait and know what was sent; redis-rs has a
+//! connection that is a plain value and fails when its socket does. Links, time-outs and the breaker are ours either way.
 
 mod address;
 mod connect;

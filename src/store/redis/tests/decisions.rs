@@ -13,6 +13,8 @@ const NOW: u64 = 1_790_000_000_000_000;
 #[derive(Clone, Debug)]
 struct Ask {
     after: u64,
+    /// Then on to the next multiple of it, because it is at edges that two clocks differ.
+    edge: u64,
     /// Limit, key, cost, shadow.
     wants: Vec<(usize, u8, u32, bool)>,
 }
@@ -29,6 +31,7 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
         (unit.clone(), zone.clone()).prop_map(|(unit, zone)| Cycle::Calendar(unit, TimeZone(zone.into()))),
         (unit, zone).prop_map(move |(unit, zone)| Cycle::Anchored(unit, TimeZone(zone.into()), date)),
         (1_u64..1_000_000).prop_map(|seconds| Cycle::Rolling(Duration::from_secs(seconds))),
+        Just(Cycle::Rolling(Duration::from_secs(64))),
     ];
     let count = prop_oneof![1_u64..10, 1_u64..10_000, Just(u64::MAX)];
     let quota = (count, cycle, prop::bool::weighted(0.2)).prop_map(|(count, cycle, soft)| Rule::Quota {
@@ -44,12 +47,18 @@ fn schedule() -> impl Strategy<Value = Vec<Ask>> {
         Just(0_u64),
         0_u64..10,
         0_u64..100_000,
+        0_u64..100_000_000,
         0_u64..10_000_000_000,
         0_u64..40 * 86_400_000_000,
     ];
     let cost = prop_oneof![5 => 1_u32..4, 1 => 1_u32..20_000, 1 => Just(u32::MAX)];
     let want = (0_usize..8, 0_u8..2, cost, prop::bool::weighted(0.2));
-    let ask = (after, prop::collection::vec(want, 1..5)).prop_map(|(after, wants)| Ask { after, wants });
+    let edge = prop::sample::select(vec![1_u64, 1, 1, 1_000_000, 1_000_000, 86_400_000_000]);
+    let ask = (after, edge, prop::collection::vec(want, 1..5)).prop_map(|(after, edge, wants)| Ask {
+        after,
+        edge,
+        wants,
+    });
     prop::collection::vec(ask, 1..60)
 }
 
@@ -66,7 +75,7 @@ fn redis_and_memory_say_the_same() {
         (server, store, supervisor)
     });
     let case = AtomicU64::new(0);
-    let config = Config { cases: 96, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 128, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&(rules(), schedule()), |(rules, schedule)| {
             let case = case.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +91,7 @@ async fn compare(store: &RedisStore, limits: &[Limit], schedule: &[Ask]) -> Resu
     let memory = Memory::new(100_000);
     let mut now = NOW;
     for (step, ask) in schedule.iter().enumerate() {
-        now += ask.after;
+        now = (now + ask.after).next_multiple_of(ask.edge);
         let demands: Vec<Demand<'_>> = ask
             .wants
             .iter()

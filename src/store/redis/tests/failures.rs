@@ -2,6 +2,7 @@
 
 use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 const TIMEOUT: Duration = Duration::from_millis(50);
@@ -15,8 +16,11 @@ fn quick(url: &str) -> document::Redis {
 /// Clients that call all the time, and how long their calls took.
 struct Load {
     done: Arc<AtomicBool>,
-    clients: Vec<tokio::task::JoinHandle<Vec<(Duration, Result<Outcome, StoreError>)>>>,
+    clients: Vec<JoinHandle<Calls>>,
 }
+
+/// How long each took, and what came of it.
+type Calls = Vec<(Duration, Result<Outcome, StoreError>)>;
 
 impl Load {
     fn start(store: &Arc<RedisStore>) -> Self {
