@@ -38,6 +38,12 @@
 //! | exchange | one request and its response: all facts about it |
 //! | reply | an answer that tollgate makes itself |
 //! | problem | a reply that tells of an error (RFC 9457) |
+//! | provider | proves one kind of credential |
+//! | consumer | someone who calls, known by name |
+//! | identity | who a request comes from, as far as it has proven |
+//! | plan | what a consumer may do: limits and a quota |
+//! | limit | how often; a quota is how much in a day, week or month |
+//! | store | where limits and quotas are counted |
 //! | snapshot | a configuration that can run |
 //! | task | something that runs in the background |
 //! | issue | a finding in a configuration, with its place |
@@ -57,7 +63,7 @@
 //! ## Deliberately absent
 //!
 //! The engine's `Server` and `Service` (see [`server`] for why), its load balancer (see [`upstream`]), its compression and
-//! other modules. Not here yet, with room left: authentication, limits, cache, TLS listeners, reload, upgrade.
+//! other modules. Not here yet, with room left: cache, TLS listeners, reload, upgrade.
 
 pub mod value;
 pub mod consumer;

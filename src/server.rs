@@ -219,20 +219,25 @@ impl Process {
             // A look-up or probe that is under way may take its time; nothing of it is needed any more.
             drop(tokio::time::timeout(LAST_WORDS, supervisor.stop()).await);
             log::debug!("tasks have ended");
-            if let Some(quotas) = &self.quotas
-                && let Err(error) = quotas.release()
-            {
-                log::error!("quotas could not be written: {error}");
-            }
-            if let Some(log) = log {
-                let flushed = tokio::task::spawn_blocking(move || log.flush(Duration::from_secs(2))).await;
-                if !flushed.unwrap_or(false) {
-                    log::warn!("not all of the access log could be written");
-                }
-            }
+            write_last(self.quotas, log).await;
             log::debug!("stopped");
             Ok(cut)
         })
+    }
+}
+
+/// Writes down what must not be lost.
+async fn write_last(quotas: Option<Arc<Keeper>>, log: Option<Arc<AccessLog>>) {
+    let written = tokio::task::spawn_blocking(move || {
+        if let Some(Err(error)) = quotas.map(|quotas| quotas.release()) {
+            log::error!("quotas could not be written: {error}");
+        }
+        if log.is_some_and(|log| !log.flush(Duration::from_secs(2))) {
+            log::warn!("not all of the access log could be written");
+        }
+    });
+    if let Err(error) = written.await {
+        log::error!("the last words were lost: {error}");
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct AdminAddress {
     admin: String,
     /// A token, where the admin listener wants one
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    token: Option<String>,
+    admin_token: Option<String>,
 }
 
 impl fmt::Display for AdminAddress {
@@ -37,9 +37,9 @@ impl fmt::Display for AdminAddress {
 impl AdminAddress {
     /// Status and body of a GET; what went wrong has been said.
     pub(super) fn ask(&self, target: &str) -> Result<(u16, String), Exit> {
-        match ask(&self.admin, self.token.as_deref(), target) {
+        match ask(&self.admin, self.admin_token.as_deref(), target) {
             Ok((401, _)) => {
-                talk("error: the gateway wants a token: --token or TOLLGATE_ADMIN_TOKEN");
+                talk("error: the gateway wants a token: --admin-token or TOLLGATE_ADMIN_TOKEN");
                 Err(Exit::Refused)
             }
             Ok(answer) => Ok(answer),

@@ -57,10 +57,10 @@ impl Flood {
         let key = key(address);
         let [even, odd] = &self.windows;
         let (current, previous) = if window.is_multiple_of(2) { (even, odd) } else { (odd, even) };
-        let counted = u128::try_from(current.incr(&key, 1)).unwrap_or(0);
+        let counted = u128::try_from(current.incr(key, 1)).unwrap_or(0);
         let past = now.as_nanos() % period;
         // What the window before counted weighs as much as it still reaches into the last period.
-        let before = u128::try_from(previous.get(&key)).unwrap_or(0) * (period - past) / period;
+        let before = u128::try_from(previous.get(key)).unwrap_or(0) * (period - past) / period;
         if counted + before <= u128::from(self.rate.count) {
             return None;
         }

@@ -40,10 +40,11 @@ pub(super) fn build(
 ) -> Identity {
     let document = &loaded.document;
     let (consumers, keys) = consumers(document, issues);
-    let mut making = Making { loaded, shared, running, consumers, keys, fetched: Vec::new() };
+    let mut making = Making { loaded, shared, running, issues, consumers, keys, fetched: Vec::new() };
     let mut providers = Vec::new();
     for (name, written) in document.auth.iter() {
-        let made = issues.take(making.provider(name, written));
+        let made = making.provider(name, written);
+        let made = making.issues.take(made);
         let named = made.map(|provider| {
             let metrics = shared.metrics.provider(name.as_str());
             Arc::new(Named { name: name.as_str().into(), provider, metrics })
@@ -114,6 +115,7 @@ struct Making<'a> {
     loaded: &'a Loaded,
     shared: &'a Shared,
     running: Option<&'a Snapshot>,
+    issues: &'a mut Issues,
     consumers: Arc<Consumers>,
     keys: Vec<Key>,
     fetched: Vec<(Arc<str>, Arc<Jwks>)>,
@@ -146,6 +148,8 @@ impl Making<'_> {
             Some(keys) => Arc::new(keys),
             None => {
                 let keys = Arc::new(self.jwks(written)?);
+                let at = written.jwks.as_ref().map_or(written.issuer.at, |jwks| jwks.at);
+                self.warn_of_clear_text(keys.is_clear_text(), keys.url(), at);
                 let running = self.running.into_iter().flat_map(|running| &running.fetched_keys);
                 if let Some((_, previous)) = running.into_iter().find(|(other, _)| *other == called) {
                     keys.inherit(previous);
@@ -175,18 +179,29 @@ impl Making<'_> {
             .map_err(|message| problem(Code::BAD_VALUE, &message, at))
     }
 
+    /// Warns where secrets would travel in the clear.
+    fn warn_of_clear_text(&mut self, is_clear: bool, url: &str, at: At) {
+        if is_clear {
+            let message =
+                format!("`{url}` is not encrypted: what is exchanged with it can be read and changed");
+            self.issues.push(Issue::new(Code::CLEAR_TEXT, message).at(at).help("write `https://`"));
+        }
+    }
+
     fn introspection(
-        &self,
+        &mut self,
         called: &Arc<str>,
         written: &document::Introspection,
     ) -> Result<Introspection, Issue> {
         let endpoint = self.endpoint(&written.url, written.ca.as_ref())?;
+        self.warn_of_clear_text(endpoint.is_clear_text(), &written.url.value, written.url.at);
         Introspection::new(called, written, endpoint, &self.consumers)
             .map_err(|message: String| problem(Code::BAD_VALUE, &message, written.url.at))
     }
 
-    fn forward(&self, called: &Arc<str>, written: &document::Forward) -> Result<Forward, Issue> {
+    fn forward(&mut self, called: &Arc<str>, written: &document::Forward) -> Result<Forward, Issue> {
         let endpoint = self.endpoint(&written.url, written.ca.as_ref())?;
+        self.warn_of_clear_text(endpoint.is_clear_text(), &written.url.value, written.url.at);
         Ok(Forward::new(called, written, endpoint, &self.consumers))
     }
 

@@ -42,6 +42,10 @@ pub enum OnFailure {
 
 /// A decision.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one call, and a box would be an allocation a request"
+)]
 pub enum Taken {
     /// By counters.
     Decided(Outcomes),
@@ -54,6 +58,10 @@ pub enum Taken {
 pub struct Unavailable;
 
 /// A decision, or the promise of one.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one call, and a box would be an allocation a request"
+)]
 pub enum Taking<'a> {
     /// Known at once.
     Now(Result<Taken, Unavailable>),

@@ -174,9 +174,10 @@ impl Jwt {
         if let Err(refusal) = self.spec.require.check(&verified.claims) {
             return Verdict::Refused(refusal);
         }
+        let consumer = self.consumers.named(&subject).cloned();
         let identity = Arc::new(Identity {
-            consumer: self.consumers.named(&subject).cloned(),
-            subject,
+            subject: consumer.as_ref().map_or(subject, |consumer| consumer.name.clone()),
+            consumer,
             provider: self.name.clone(),
             credential: digest.short().into(),
             forward: self.spec.forward.fields(&verified.claims),

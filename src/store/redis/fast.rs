@@ -90,6 +90,8 @@ struct Cell {
     pending: u64,
     /// Sent, and not answered yet.
     sent: u64,
+    /// Whether it is on its way, be it to learn only: one answer at a time, so that none is taken for a later one.
+    under_way: bool,
     /// When the first of `pending` and `sent` was granted.
     since: Option<u64>,
     /// When the exchange began that `level` is from.
@@ -185,6 +187,9 @@ impl Fast {
             }
         }
         let mut wants: SmallVec<[Want<'_>; 4]> = demands.iter().map(Want::new).collect();
+        for want in &mut wants {
+            want.untold = locked.with(want.demand, |cell| cell.unsynced()).unwrap_or_default();
+        }
         for shadow in [false, true] {
             for want in wants.iter_mut().filter(|want| want.demand.shadow == shadow) {
                 locked.with(want.demand, |cell| want.decide(cell, now));
@@ -240,6 +245,9 @@ impl Fast {
     async fn exchange(&self, ids: &[Id]) -> Result<(), StoreError> {
         let started = memory::now();
         let mut returned = Sent { fast: self, amounts: ids.iter().filter_map(|id| self.send(*id)).collect() };
+        if returned.amounts.is_empty() {
+            return Ok(());
+        }
         let amounts = returned.amounts.iter().map(|sent| (&sent.limit, &*sent.key, sent.amount));
         let call = Call::add(&self.store.prefix, amounts, &self.store.edges, started);
         let value = self.store.run(&call).await?;
@@ -256,8 +264,8 @@ impl Fast {
 
     fn send(&self, id: Id) -> Option<Amount> {
         let mut shard = self.shard(id).lock();
-        let cell = shard.cells.get_mut(&id)?;
-        cell.listed = false;
+        let cell = shard.cells.get_mut(&id).filter(|cell| !cell.under_way)?;
+        (cell.listed, cell.under_way) = (false, true);
         let amount = std::mem::take(&mut cell.pending);
         cell.sent = cell.sent.saturating_add(amount);
         Some(Amount { id, limit: cell.limit.clone(), key: cell.key.clone(), amount })
@@ -318,6 +326,7 @@ impl Drop for Sent<'_> {
         for Amount { id, amount, .. } in &self.amounts {
             let mut shard = self.fast.shard(*id).lock();
             let Some(cell) = shard.cells.get_mut(id) else { continue };
+            cell.under_way = false;
             cell.sent = cell.sent.saturating_sub(*amount);
             cell.pending = cell.pending.saturating_add(*amount);
             shard.list(*id);
@@ -334,7 +343,8 @@ impl Shard {
     }
 
     fn sweep(&mut self, now: u64) {
-        self.cells.retain(|_, cell| cell.unsynced() > 0 || cell.listed || !cell.is_idle(now));
+        self.cells
+            .retain(|_, cell| cell.unsynced() > 0 || cell.listed || cell.under_way || !cell.is_idle(now));
     }
 }
 
@@ -345,7 +355,17 @@ impl Cell {
             Counting::Quota(quota) => Level::Quota { window: quota.window(now), known: 0 },
         };
         let (limit, key) = (demand.limit.clone(), demand.key.into());
-        Cell { limit, key, level, pending: 0, sent: 0, since: None, refreshed: 0, listed: false }
+        Cell {
+            limit,
+            key,
+            level,
+            pending: 0,
+            sent: 0,
+            under_way: false,
+            since: None,
+            refreshed: 0,
+            listed: false,
+        }
     }
 
     /// A reload has changed the limit. A rate begins anew, as it does in Redis; of a quota all stays that was used.
@@ -382,6 +402,7 @@ impl Cell {
     }
 
     fn learn(&mut self, found: &Found, (there, here): (u64, u64), amount: u64, started: u64) {
+        self.under_way = false;
         self.sent = self.sent.saturating_sub(amount);
         let unsynced = self.unsynced();
         match (&mut self.level, found, self.limit.prepared().counting()) {
@@ -456,12 +477,14 @@ struct Want<'a> {
     /// The cell's level and first grant before this demand was counted.
     before: Option<(Level, Option<u64>)>,
     refused: Option<Duration>,
+    /// What the cell had not told before this request.
+    untold: u64,
     lacks_slack: bool,
 }
 
 impl<'a> Want<'a> {
     fn new(demand: &'a Demand<'a>) -> Self {
-        Want { demand, before: None, refused: None, lacks_slack: false }
+        Want { demand, before: None, refused: None, untold: 0, lacks_slack: false }
     }
 
     fn decide(&mut self, cell: &mut Cell, now: u64) {
@@ -477,10 +500,10 @@ impl<'a> Want<'a> {
                     let wait = Duration::from_micros(window.end.saturating_sub(now));
                     self.refused = Some(if cost > quota.count { Duration::MAX } else { self.wait(wait) });
                 } else {
-                    // A demand larger than the slack passes when nothing else is untold.
+                    // A request that asks for more than the slack passes when nothing else is untold.
                     let unsynced = cell.unsynced();
                     self.lacks_slack =
-                        !quota.soft && unsynced > 0 && unsynced.saturating_add(cost) > slack(quota.count);
+                        !quota.soft && self.untold > 0 && unsynced.saturating_add(cost) > slack(quota.count);
                     self.count(cell, cell.level, now);
                 }
             }

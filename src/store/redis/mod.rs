@@ -27,7 +27,7 @@ mod script;
 mod tests;
 
 use super::document;
-use super::{Demand, Outcomes};
+use super::{Demand, Outcomes, memory};
 use crate::tasks::Task;
 use address::{Address, Topology};
 use connect::Connector;
@@ -236,15 +236,15 @@ impl RedisStore {
         if demands.is_empty() {
             return Ok(Outcomes::new());
         }
-        let call = Call::take(&self.prefix, demands, &self.edges, None);
+        let call = Call::take(&self.prefix, demands, &self.edges, memory::now(), None);
         let answer = self.run(&call).await?;
         script::outcomes(demands, &answer)
     }
 
-    /// [`take`](Self::take) at a time of the caller's choice, in microseconds since 1970.
+    /// [`take`](Self::take) at times of the caller's choice on this machine and on the server.
     #[cfg(test)]
-    async fn take_at(&self, demands: &[Demand<'_>], now: u64) -> Result<Outcomes, StoreError> {
-        let call = Call::take(&self.prefix, demands, &self.edges, Some(now));
+    async fn take_at(&self, demands: &[Demand<'_>], here: u64, there: u64) -> Result<Outcomes, StoreError> {
+        let call = Call::take(&self.prefix, demands, &self.edges, here, Some(there));
         let answer = self.run(&call).await?;
         script::outcomes(demands, &answer)
     }

@@ -7,7 +7,7 @@ use super::StoreError;
 use crate::store::cycle::{self, Window};
 use crate::store::gcra::{LONGEST, Pace, Tat};
 use crate::store::prepared::{Counting, Quota};
-use crate::store::{Cycle, Demand, Limit, Outcome, Outcomes, Rule, memory};
+use crate::store::{Cycle, Demand, Limit, Outcome, Outcomes, Rule};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
@@ -33,10 +33,9 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Asks for all of `demands`, or for none.
-    pub fn take(prefix: &[u8], demands: &[Demand<'_>], edges: &Edges, now: Option<u64>) -> Self {
-        let mut call = Call::begin(now, false, demands.len());
-        let now = now.unwrap_or_else(memory::now);
+    /// Asks for all of `demands`, or for none. `now` is the time on this machine; `there`, for tests, the server's.
+    pub fn take(prefix: &[u8], demands: &[Demand<'_>], edges: &Edges, now: u64, there: Option<u64>) -> Self {
+        let mut call = Call::begin(there, false, demands.len());
         for demand in demands {
             call.demand(prefix, demand, edges, now);
         }

@@ -101,7 +101,7 @@ local function calendar()
   local one, two, three, four = number(), number(), number(), number()
   if now < two then
     return one, one, two
-  elseif now <= three then
+  elseif now < three then
     return two, two, three
   end
   return three, three, four

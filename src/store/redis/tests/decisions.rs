@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 
 const NOW: u64 = 1_790_000_000_000_000;
+const HOUR: u64 = 3_600_000_000;
 
 #[derive(Clone, Debug)]
 struct Ask {
     after: u64,
     /// Then on to the next multiple of it, because it is at edges that two clocks differ.
     edge: u64,
+    /// How far the clock of this machine is behind that of the server, less an hour.
+    behind: u64,
     /// Limit, key, cost, shadow.
     wants: Vec<(usize, u8, u32, bool)>,
 }
@@ -54,11 +57,9 @@ fn schedule() -> impl Strategy<Value = Vec<Ask>> {
     let cost = prop_oneof![5 => 1_u32..4, 1 => 1_u32..20_000, 1 => Just(u32::MAX)];
     let want = (0_usize..8, 0_u8..2, cost, prop::bool::weighted(0.2));
     let edge = prop::sample::select(vec![1_u64, 1, 1, 1_000_000, 1_000_000, 86_400_000_000]);
-    let ask = (after, edge, prop::collection::vec(want, 1..5)).prop_map(|(after, edge, wants)| Ask {
-        after,
-        edge,
-        wants,
-    });
+    let behind = prop_oneof![Just(HOUR), HOUR - 5..HOUR + 5, 0..2 * HOUR];
+    let ask = (after, edge, behind, prop::collection::vec(want, 1..5))
+        .prop_map(|(after, edge, behind, wants)| Ask { after, edge, behind, wants });
     prop::collection::vec(ask, 1..60)
 }
 
@@ -102,7 +103,7 @@ async fn compare(store: &RedisStore, limits: &[Limit], schedule: &[Ask]) -> Resu
                 shadow: *shadow,
             })
             .collect();
-        let there = store.take_at(&demands, now).await;
+        let there = store.take_at(&demands, now + HOUR - ask.behind, now).await;
         let here: Outcomes = memory.take(now, &demands);
         prop_assert_eq!(there, Ok(here), "step {} of {:?}", step, schedule);
     }
@@ -175,17 +176,24 @@ async fn counters_vanish_and_a_raised_limit_keeps_nobody_out() {
     let (store, _supervisor) = connect(&spec(&server.url())).await;
     take(&store, &rate("quick", 1000, 1, 10), "k").await.unwrap();
     take(&store, &day("day", 10), "k").await.unwrap();
+    let cycle = Cycle::Rolling(Duration::from_secs(64));
+    let rolling = Limit::new("minute".into(), Rule::Quota { count: 10, cycle, soft: false });
+    take(&store, &rolling, "k").await.unwrap();
     let slow = rate("slow", 1, 86_400, 2);
     take(&store, &slow, "k").await.unwrap();
     take(&store, &slow, "k").await.unwrap();
     let keys = server.cli(&["--no-raw", "keys", "tg:{tollgate}:?:*"]);
-    assert_eq!(keys.lines().count(), 3, "{keys}");
+    assert_eq!(keys.lines().count(), 4, "{keys}");
     assert!(keys.contains(r#""tg:{tollgate}:r:quick\xffk""#), "{keys}");
-    for (key, most) in [("r:quick", 1_100), ("q:day", 86_400_000 + 1_100), ("r:slow", 2 * 86_400_000 + 1_100)]
-    {
+    for (key, least, most) in [
+        ("r:quick", 1, 1_100),
+        ("q:day", 1, 86_400_000 + 1_100),
+        ("q:minute", 64_000, 65_000 + 1_100),
+        ("r:slow", 86_400_000, 2 * 86_400_000 + 1_100),
+    ] {
         let script = format!("return redis.call('PTTL', 'tg:{{tollgate}}:{key}\\255k')");
         let left: i64 = server.cli(&["eval", &script, "0"]).trim().parse().unwrap();
-        assert!((1..=most).contains(&left), "{key}: {left}");
+        assert!((least..=most).contains(&left), "{key}: {left}");
     }
 
     // Refused for now, but from now on the counter is one of the new limit.

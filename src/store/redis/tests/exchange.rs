@@ -110,6 +110,14 @@ async fn a_node_alone_is_exact_and_counts_all_or_nothing() {
         assert!(!outcomes[1].granted && outcomes[1].retry_after > Duration::from_secs(3500));
         assert_eq!((outcomes[0].remaining, outcomes[2].used), (7, 3));
     }
+    // A counter asked for twice in a request is exchanged once.
+    let tight = Limit::new("tight".into(), day(40).rule);
+    for used in (0..40).step_by(2) {
+        let outcomes = node.fast.take(&[demand(&tight, "k"), demand(&tight, "k")]).await;
+        assert!(outcomes.is_ok_and(|outcomes| outcomes[1].granted && outcomes[1].used == used + 2), "{used}");
+    }
+    assert!(!node.fast.take(&[demand(&tight, "k")]).await.unwrap()[0].granted);
+
     // Another node learns it with its first exchange.
     let other = Node::start(&server, SYNC).await;
     other.fast.take(&demands).await.unwrap();
