@@ -119,7 +119,10 @@ impl Auth {
         }
         match (tally.refused, &self.anonymous) {
             (Some(refusal), _) => Decision::Refuse(refusal),
-            (None, Some(anonymous)) if tally.accepted.is_empty() => Decision::Pass(anonymous.clone()),
+            (None, Some(anonymous)) if tally.accepted.is_empty() => match self.is_kept_out(anonymous) {
+                false => Decision::Guest(anonymous.clone()),
+                true => Decision::Refuse(kept_out()),
+            },
             (None, _) => Decision::Nobody,
         }
     }
@@ -132,16 +135,14 @@ impl Auth {
                 return Some(refusal);
             }
         }
+        self.is_kept_out(identity).then(kept_out)
+    }
+
+    /// Whether the lists of consumers and tags keep this one out.
+    fn is_kept_out(&self, identity: &Identity) -> bool {
         let consumer = identity.consumer.as_deref();
         let is_in = |listed: &Listed| consumer.is_some_and(|consumer| listed.contains(consumer));
-        let refused = self.deny.as_ref().is_some_and(is_in) || !self.allow.as_ref().is_none_or(is_in);
-        refused.then(|| Refusal {
-            kind: Kind::FORBIDDEN,
-            why: "consumer",
-            error: None,
-            detail: "This consumer may not use this route.".into(),
-            scope: None,
-        })
+        self.deny.as_ref().is_some_and(is_in) || !self.allow.as_ref().is_none_or(is_in)
     }
 
     /// Puts a decision into effect.
@@ -154,7 +155,7 @@ impl Auth {
             }
         }
         match decision {
-            Decision::Pass(identity) => {
+            Decision::Pass(identity) | Decision::Guest(identity) => {
                 x.identity = Some(identity);
                 None
             }
@@ -216,6 +217,11 @@ fn bearer(error: &str, refusal: &Refusal) -> Option<HeaderValue> {
     HeaderValue::from_str(&text).ok()
 }
 
+fn kept_out() -> Refusal {
+    let detail = "This consumer may not use this route.".into();
+    Refusal { kind: Kind::FORBIDDEN, why: "consumer", error: None, detail, scope: None }
+}
+
 fn listed(who: Option<&Who>, build: &Build, issues: &mut Issues) -> Option<Listed> {
     let who = who?;
     for name in &who.consumers.0 {
@@ -247,6 +253,8 @@ struct Tally {
 
 enum Decision {
     Pass(Arc<Identity>),
+    /// Nobody has proven anything, and that is all right.
+    Guest(Arc<Identity>),
     Refuse(Refusal),
     Nobody,
     Unavailable(&'static str),
@@ -276,7 +284,12 @@ impl Tally {
             }
         };
         by.metrics.decided(result);
-        (result == AuthResult::Accepted) != all
+        // A credential that is missing may stand beside one that is not good, which then counts more.
+        if all {
+            !matches!(result, AuthResult::Accepted | AuthResult::Nobody)
+        } else {
+            result == AuthResult::Accepted
+        }
     }
 
     /// Who the caller is, if enough providers have accepted: the first, with what all of them forward.

@@ -2,6 +2,7 @@
 
 use super::rules::{OnMissing, Per, PerKey};
 use crate::exchange::{Exchange, RequestHead, cookie, query_value};
+use crate::value::query::decoded_text;
 use smallvec::SmallVec;
 use std::net::IpAddr;
 
@@ -11,7 +12,7 @@ pub(super) type Bytes = SmallVec<[u8; 48]>;
 /// Longer keys are counted by their digest.
 const LONGEST: usize = 200;
 
-/// Stands between the values of several keys; no value contains it, because header values cannot.
+/// Stands between the values of several keys; no value contains it, because header values cannot and others are escaped.
 const BETWEEN: u8 = 0x1f;
 
 /// What a request is counted by.
@@ -102,7 +103,12 @@ impl Bound {
             }
             PerKey::Header(name) => request.headers.get(name)?.as_bytes(),
             PerKey::Cookie(name) => cookie(&request.headers, name)?.as_bytes(),
-            PerKey::Query(name) => query_value(request.uri.query(), name)?.as_bytes(),
+            PerKey::Query(name) => {
+                let raw = query_value(request.uri.query(), name)?;
+                // One value must not be many by being written in different ways. What would separate keys stays escaped.
+                let value = Some(decoded_text(raw)).filter(|value| !value.as_bytes().contains(&BETWEEN));
+                return push(bytes, value.as_deref().unwrap_or(raw).as_bytes());
+            }
             PerKey::Param(_) => x.params.value(request.uri.path(), self.param)?.as_bytes(),
             PerKey::Consumer => x.identity.as_ref()?.subject.as_bytes(),
             PerKey::Credential => {
