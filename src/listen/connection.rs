@@ -387,7 +387,8 @@ impl Peeked {
 }
 
 impl Socket {
-    fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    /// Sends some of `slices` in one system call; returns how much.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match (self, slices) {
             // A short send(2) tells tokio that the socket is full; a short writev(2) does not.
             (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),

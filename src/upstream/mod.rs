@@ -11,6 +11,7 @@ pub mod document;
 mod ewma;
 mod grpc;
 mod health;
+pub mod http1;
 mod members;
 mod peer;
 mod resolver;
@@ -328,7 +329,9 @@ impl Upstream {
     fn make(&self, place: &Place, name: Option<Arc<str>>) -> Result<Target, String> {
         let peer = self.blueprint.peer(place, name.as_deref())?;
         let host = host_header(&self.spec.host, place, name.as_deref(), self.is_tls())?;
-        Ok(Target::new(place.clone(), name, peer, host))
+        let pool =
+            self.blueprint.is_plain_http1().then(|| http1::Pool::new(place.clone(), self.spec.pool.idle));
+        Ok(Target::new(place.clone(), name, peer, host, pool))
     }
 
     fn is_made_from(&self, spec: &UpstreamSpec, resolver: &Arc<Resolver>) -> bool {
