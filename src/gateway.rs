@@ -1,5 +1,6 @@
 //! The life of a request: one short method for each phase of the engine. Only this file touches its `Session`.
 
+mod relay;
 mod respond;
 
 use crate::admit;
@@ -20,8 +21,7 @@ use crate::snapshot::Snapshot;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
-use http::{StatusCode, Version};
+use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -87,6 +87,18 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
+    /// Requests that need nothing of the engine's proxying are relayed here, before it begins.
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Box<Context>,
+    ) -> pingora::Result<bool> {
+        if !ctx.is_relayed(session) {
+            return Ok(true);
+        }
+        ctx.relay(session).await.map(|()| false)
+    }
+
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<Box<HttpPeer>> {
         let Context { route, attempts, exchange, .. } = &mut **ctx;
         let next = route.as_ref().ok_or(Kind::INTERNAL).and_then(|route| attempts.next(route, exchange));
@@ -130,14 +142,9 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
-        let length = body.as_ref().map_or(0, Bytes::len) as u64;
-        ctx.exchange.bytes_in += length;
-        match ctx.body_left.checked_sub(length) {
-            Some(left) => ctx.body_left = left,
-            None => return Err(ctx.refuse_body()),
-        }
+        ctx.take_body(body.as_ref())?;
         // The engine would end a chunked body twice and so spoil the upstream's connection (cloudflare/pingora#935).
-        if end_of_stream && length == 0 {
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
         Ok(())
@@ -153,16 +160,8 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        ctx.attempts.answered(&mut ctx.exchange);
         let mut parts = take_response(head);
-        forward::strip_hop_by_hop(&mut parts);
-        if session.req_header().version == Version::HTTP_10
-            && parts.headers.remove(TRANSFER_ENCODING).is_some()
-        {
-            // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
-            session.set_keepalive(None);
-        }
-        ctx.decorate(session, &mut parts);
+        ctx.answered(session, &mut parts);
         *head = parts.into();
         Ok(())
     }
@@ -318,6 +317,14 @@ impl Context {
     /// Most bytes of request body.
     fn body_max(&self) -> u64 {
         self.route.as_ref().and_then(|route| route.body_max).unwrap_or(u64::MAX)
+    }
+
+    /// Counts a piece of the request's body.
+    fn take_body(&mut self, piece: Option<&Bytes>) -> pingora::Result<()> {
+        let length = piece.map_or(0, Bytes::len) as u64;
+        self.exchange.bytes_in += length;
+        self.body_left = self.body_left.checked_sub(length).ok_or_else(|| self.refuse_body())?;
+        Ok(())
     }
 
     fn refuse_body(&mut self) -> Box<Error> {
