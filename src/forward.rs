@@ -157,14 +157,14 @@ pub fn strip_request(head: &mut RequestHead) -> Result<(), Kind> {
     for name in named.iter().filter(|name| **name != CONTENT_LENGTH) {
         headers.remove(name);
     }
-    for name in &REQUEST_HOP_BY_HOP {
+    for name in REQUEST_HOP_BY_HOP.iter() {
         headers.remove(name);
     }
     Ok(())
 }
 
 fn ends_here(name: &HeaderName) -> bool {
-    *name == CONNECTION || REQUEST_HOP_BY_HOP.contains(name)
+    REQUEST_HOP_BY_HOP.contains(name)
 }
 
 /// What a name is made of (RFC 9110 section 5.6.2).
@@ -173,7 +173,7 @@ fn is_token(byte: &u8) -> bool {
 }
 
 /// What in a request is about one connection whether `Connection` names it or not.
-const REQUEST_HOP_BY_HOP: [HeaderName; 10] = [
+static REQUEST_HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),

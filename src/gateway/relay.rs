@@ -6,12 +6,12 @@
 use super::Context;
 use crate::exchange::RequestHead;
 use crate::forward;
-use crate::reply::Kind;
+use crate::reply::{Kind, Problem};
 use crate::route::Route;
 use crate::upstream::http1::{Connection, Event, Fault, Framing, Part, Pool};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Version};
 use pingora::Error;
 use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
@@ -56,9 +56,14 @@ impl Context {
             let lease = self.attempts.hold(&route, &mut self.exchange);
             let pool = lease.and_then(|lease| lease.target().http1().cloned().ok_or(Kind::INTERNAL));
             let pool = pool.map_err(|kind| self.refuse(kind))?;
+            let request = match self.outgoing(session) {
+                Ok(request) => request,
+                Err(problem) => return Err(self.give_up(&route, problem)),
+            };
             let Some(mut connection) = self.connection(&route, &pool).await? else { continue };
-            let end = self.converse(session, &mut connection, &route).await;
-            match end {
+            connection.begin(&request.0, request.1);
+            drop(request);
+            match self.converse(session, &mut connection, &route).await {
                 Ok(()) => {
                     pool.put(connection);
                     return Ok(());
@@ -113,6 +118,12 @@ impl Context {
             && self.attempts.may_go_on(&self.exchange)
     }
 
+    /// Ends an attempt that was not made: the request cannot be sent as it is.
+    fn give_up(&mut self, route: &Route, problem: Problem) -> Box<Error> {
+        self.attempts.failed(route, &mut self.exchange, problem.kind);
+        self.refuse(problem)
+    }
+
     /// Sends the request and passes the answer on, both at once.
     async fn converse(
         &mut self,
@@ -120,9 +131,6 @@ impl Context {
         connection: &mut Connection,
         route: &Route,
     ) -> Result<(), End> {
-        let (head, framing) = self.outgoing(session)?;
-        connection.begin(&head, framing);
-        drop(head);
         let mut asked = session.as_mut().is_body_done();
         self.begin_body(session, connection, &mut asked).await?;
         while !(connection.is_over() || asked && connection.is_answered()) {
@@ -149,38 +157,22 @@ impl Context {
     }
 
     /// Makes the head of an attempt.
-    fn outgoing(&mut self, session: &mut Session) -> Result<(RequestHead, Framing), End> {
+    fn outgoing(&mut self, session: &mut Session) -> Result<(RequestHead, Framing), Problem> {
         let request: &RequestHead = session.req_header();
         let mut head = request.clone();
         head.version = Version::HTTP_11;
-        let prepared = forward::strip_request(&mut head).map_err(Into::into).and_then(|()| {
-            // What was asked for in the target's own authority counts (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
-            if let Some(host) =
-                request.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()))
-            {
-                head.headers.insert(HOST, host.map_err(|_| Kind::BAD_HOST)?);
-            }
-            self.prepare(request, &mut head)
-        });
-        prepared.map_err(|problem| End::Client(self.refuse(problem)))?;
+        forward::strip_request(&mut head)?;
+        // What was asked for in the target's own authority counts (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+        if let Some(authority) = request.uri.authority() {
+            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Kind::BAD_HOST)?;
+            head.headers.insert(HOST, host);
+        }
+        self.prepare(request, &mut head)?;
         self.sent_idempotent = head.method.is_idempotent();
         // A body is sent again from its beginning, and is counted again.
         self.body_left = self.body_max();
         self.exchange.bytes_in = 0;
-        let framing = match head.headers.get(CONTENT_LENGTH) {
-            _ if session.as_mut().is_body_empty() => Framing::Ended,
-            Some(length) => Framing::Length(
-                length
-                    .to_str()
-                    .ok()
-                    .and_then(|length| length.trim().parse().ok())
-                    .ok_or(End::Target(Kind::INTERNAL))?,
-            ),
-            None => {
-                head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                Framing::Chunked
-            }
-        };
+        let framing = request_framing(&mut head.headers, session.as_mut().is_body_empty())?;
         Ok((head, framing))
     }
 
@@ -256,6 +248,27 @@ impl Context {
     }
 }
 
+/// Says how a request's body is told from what follows: by its length if that is known, else by chunks; and nothing about one
+/// that is not there (RFC 9112 section 6).
+fn request_framing(headers: &mut HeaderMap, empty: bool) -> Result<Framing, Kind> {
+    let Some(length) = headers.get(CONTENT_LENGTH) else {
+        if empty {
+            return Ok(Framing::Ended);
+        }
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        return Ok(Framing::Chunked);
+    };
+    if empty {
+        if length != "0" {
+            headers.remove(CONTENT_LENGTH);
+        }
+        return Ok(Framing::Ended);
+    }
+    let length = length.to_str().ok().and_then(|length| length.parse().ok()).ok_or(Kind::BAD_REQUEST)?;
+    headers.remove(TRANSFER_ENCODING);
+    Ok(Framing::Length(length))
+}
+
 /// Says how the body is told from what follows, when the target said so by closing the connection.
 fn frame(head: &mut crate::exchange::ResponseHead, end: bool) {
     if !end && !head.headers.contains_key(CONTENT_LENGTH) {
@@ -307,4 +320,33 @@ async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_one_thing_about_its_length() {
+        let (length, coding) = ("content-length", "transfer-encoding");
+        for (fields, empty, framing, left) in [
+            (&[][..], true, Some(Framing::Ended), &[][..]),
+            (&[], false, Some(Framing::Chunked), &[(coding, "chunked")]),
+            (&[(length, "5")], false, Some(Framing::Length(5)), &[(length, "5")]),
+            (&[(length, "5"), (coding, "chunked")], false, Some(Framing::Length(5)), &[(length, "5")]),
+            (&[(length, "0")], true, Some(Framing::Ended), &[(length, "0")]),
+            (&[(length, "5")], true, Some(Framing::Ended), &[]),
+            (&[(length, "5, 5")], false, None, &[(length, "5, 5")]),
+        ] {
+            let map = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
+                let field = |(name, value): &(&'static str, &'static str)| {
+                    (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+                };
+                fields.iter().map(field).collect()
+            };
+            let mut headers = map(fields);
+            assert_eq!(request_framing(&mut headers, empty).ok(), framing, "{fields:?}");
+            assert_eq!(headers, map(left), "{fields:?}");
+        }
+    }
 }

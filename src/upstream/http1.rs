@@ -18,6 +18,7 @@ use super::Place;
 use crate::listen::connection::Socket;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Idle {
-    connections: Vec<(Instant, Connection)>,
+    connections: VecDeque<(Instant, Connection)>,
     /// Whether a sweeper runs.
     swept: bool,
 }
@@ -60,7 +61,7 @@ impl Pool {
     /// A connection that was used before and is still open, as far as can be told without asking the other end.
     pub fn take(&self) -> Option<Connection> {
         loop {
-            let (since, mut connection) = self.idle.lock().connections.pop()?;
+            let (since, mut connection) = self.idle.lock().connections.pop_back()?;
             if since.elapsed() < self.keep && connection.is_open() {
                 return Some(connection);
             }
@@ -91,9 +92,9 @@ impl Pool {
         }
         let mut idle = self.idle.lock();
         if idle.connections.len() >= IDLE {
-            idle.connections.remove(0);
+            idle.connections.pop_front();
         }
-        idle.connections.push((Instant::now(), connection));
+        idle.connections.push_back((Instant::now(), connection));
         if !std::mem::replace(&mut idle.swept, true) {
             tokio::spawn(sweep(Arc::downgrade(self), self.keep.min(SWEEP)));
         }

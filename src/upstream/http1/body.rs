@@ -88,10 +88,7 @@ impl Decoder {
                         0 => Chunks::Trailers(0),
                         size => Chunks::Data(size),
                     }),
-                Chunks::DataEnd => match take_line(input, 0)? {
-                    Some(_) => Some(Chunks::Size),
-                    None => None,
-                },
+                Chunks::DataEnd => take_line(input, 0)?.map(|_| Chunks::Size),
                 Chunks::Trailers(seen) => match take_line(input, MAX_TRAILERS.saturating_sub(*seen))? {
                     Some(line) if line.is_empty() => {
                         *self = Decoder::Done;

@@ -19,9 +19,6 @@ const READ: usize = 8 << 10;
 /// What is read at once of a long body.
 const READ_LONG: usize = 64 << 10;
 
-/// A larger buffer is given back with the connection.
-const KEPT: usize = 16 << 10;
-
 /// A connection to a target.
 pub struct Connection {
     socket: Socket,
@@ -39,6 +36,8 @@ pub struct Connection {
     keep: bool,
     /// Whether the target takes no more of the request.
     refused: bool,
+    /// Whether the buffer has grown for a long body: then it is not kept.
+    long: bool,
 }
 
 /// How far the answer is.
@@ -113,6 +112,7 @@ impl Connection {
             heard: false,
             keep: true,
             refused: false,
+            long: false,
         }
     }
 
@@ -258,6 +258,7 @@ impl Connection {
         };
         if self.input.capacity() - self.input.len() < READ / 2 || wanted > READ {
             self.input.reserve(wanted);
+            self.long |= wanted > READ || self.input.len() > READ;
         }
         pin!(self.socket.read_buf(&mut self.input)).poll(cx)
     }
@@ -269,7 +270,7 @@ impl Connection {
         if !(self.keep && done && self.input.is_empty()) {
             return false;
         }
-        if self.input.capacity() > KEPT {
+        if std::mem::take(&mut self.long) {
             self.input = BytesMut::new();
         }
         (self.used, self.heard) = (true, false);

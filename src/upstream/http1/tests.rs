@@ -118,8 +118,11 @@ fn an_ambiguous_length_is_refused() {
     }
 }
 
-/// Feeds a chunked body piece by piece; gives what it holds and what is behind it.
-fn unchunk(pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, Vec<u8>)>, Fault> {
+/// What a body holds, and what is behind it.
+type Unchunked = (Vec<u8>, Vec<u8>);
+
+/// Feeds a chunked body piece by piece.
+fn unchunk(pieces: &[&[u8]]) -> Result<Option<Unchunked>, Fault> {
     let (mut decoder, mut input, mut body) = (Decoder::chunked(), BytesMut::new(), Vec::new());
     for piece in pieces {
         input.extend_from_slice(piece);
