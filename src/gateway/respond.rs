@@ -8,6 +8,7 @@ use crate::reply::Reply;
 use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::{Method, Version};
 use pingora::proxy::Session;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long the rest of a request body may take that nobody wants any more.
@@ -32,7 +33,7 @@ impl Context {
 
     /// What every answer gets, whoever made it.
     pub(super) fn decorate(&mut self, session: &mut Session, head: &mut ResponseHead) {
-        if session.is_process_shutting_down() {
+        if session.is_process_shutting_down() || self.leaving.load(Ordering::Relaxed) {
             session.set_keepalive(None);
         }
         self.exchange.status = head.status.as_u16();

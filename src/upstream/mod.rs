@@ -151,6 +151,11 @@ impl Upstream {
         self.blueprint.is_tls()
     }
 
+    /// Whether HTTP/1.1 in cleartext is spoken to its targets.
+    pub fn is_plain_http1(&self) -> bool {
+        self.blueprint.is_plain_http1()
+    }
+
     /// What must run in the background for it, for [`crate::tasks::Supervisor::adopt`]. Always the same `Arc`s.
     pub fn tasks(&self) -> &[Arc<dyn Task>] {
         &self.tasks
