@@ -61,17 +61,26 @@ impl Attempts {
     /// # Errors
     /// There is no target to take.
     pub fn next(&mut self, route: &Route, x: &mut Exchange) -> Result<Box<HttpPeer>, Kind> {
+        let lease = self.hold(route, x)?;
+        let mut peer = Box::new(lease.peer());
+        peer.options.total_connection_timeout = Some(route.timeouts.connect);
+        peer.options.read_timeout = Some(route.timeouts.response);
+        peer.options.write_timeout = Some(route.timeouts.idle);
+        Ok(peer)
+    }
+
+    /// Begins the next attempt: at the target that is held, or after a failure at another one.
+    ///
+    /// # Errors
+    /// There is no target to take.
+    pub fn hold(&mut self, route: &Route, x: &mut Exchange) -> Result<&Lease, Kind> {
         let arm = self.arm(route).ok_or(Kind::INTERNAL)?;
         if self.lease.is_none() {
             self.pick(arm)?;
         }
         let lease = self.lease.as_ref().ok_or(Kind::INTERNAL)?;
         x.tries.begin(arm.name.clone(), lease.target().label().clone());
-        let mut peer = Box::new(lease.peer());
-        peer.options.total_connection_timeout = Some(route.timeouts.connect);
-        peer.options.read_timeout = Some(route.timeouts.response);
-        peer.options.write_timeout = Some(route.timeouts.idle);
-        Ok(peer)
+        Ok(lease)
     }
 
     /// The head of the answer is there.

@@ -2,10 +2,15 @@
 
 use crate::exchange::{Exchange, RequestHead, ResponseHead, authority, push_address};
 use crate::filters::rules::Forwarded;
+use crate::reply::Kind;
 use crate::upstream::Target;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -122,6 +127,64 @@ fn join_cookies(head: &mut RequestHead) {
         head.headers.insert(COOKIE, joined);
     }
 }
+
+/// Most fields that `Connection` may name.
+const MAX_NAMED: usize = 32;
+
+/// Fields that a client cannot have removed by naming them: they decide where a request goes and whose it is.
+const PROTECTED: [&str; 4] = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+
+/// Removes from a request what is only about the client's connection (RFC 9110 section 7.6.1), as the engine does on its own
+/// way. How the body is told from what follows is said anew by whoever sends the request.
+///
+/// # Errors
+/// `Connection` names what it must not, too much, or what is no name.
+pub fn strip_request(head: &mut RequestHead) -> Result<(), Kind> {
+    let headers = &mut head.headers;
+    if !headers.keys().any(ends_here) {
+        return Ok(());
+    }
+    let lines = headers.get_all(CONNECTION).iter().filter(|line| !is_usual(line));
+    let tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
+    for token in tokens.filter(|token| !token.is_empty()) {
+        let name = HeaderName::from_bytes(token).map_err(|_| Kind::BAD_REQUEST)?;
+        if !token.iter().all(is_token) || PROTECTED.contains(&name.as_str()) || named.len() == MAX_NAMED {
+            return Err(Kind::BAD_REQUEST);
+        }
+        named.push(name);
+    }
+    for name in named.iter().filter(|name| **name != CONTENT_LENGTH) {
+        headers.remove(name);
+    }
+    for name in REQUEST_HOP_BY_HOP.iter() {
+        headers.remove(name);
+    }
+    Ok(())
+}
+
+fn ends_here(name: &HeaderName) -> bool {
+    REQUEST_HOP_BY_HOP.contains(name)
+}
+
+/// What a name is made of (RFC 9110 section 5.6.2).
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+/// What in a request is about one connection whether `Connection` names it or not.
+static REQUEST_HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
 
 /// Removes from an answer what is only about the upstream's connection: what `Connection` names, and what is so by itself
 /// (RFC 9110 section 7.6.1). The engine does so for requests only.

@@ -1,27 +1,29 @@
-//! The life of a request: one short method for each phase of the engine. Only this file touches its `Session`.
+//! The life of a request: one short method for each phase of the engine. Only this module touches its `Session`.
+//!
+//! HTTP/1.1 clients are served without the engine's loop ([`Gateway::serve`]), and requests to targets over HTTP/1.1 in
+//! cleartext are relayed without its proxying, whoever the client is. What is left to the engine is told where that is decided.
 
+mod relay;
 mod respond;
+mod serve;
 
-use crate::admit;
+pub use serve::Served;
+
 use crate::attempt::Attempts;
 use crate::exchange::{Exchange, RequestHead};
 use crate::filters::too_large;
 use crate::forward;
 use crate::head::{take_request, take_response};
-use crate::listen::Listener;
-use crate::listen::connection::facts;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::{ActiveRequest, Metrics};
-use crate::observe::{Record, record};
 use crate::outcome;
-use crate::reply::{Kind, Problem, Reply};
+use crate::reply::{Kind, Problem};
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
-use http::{StatusCode, Version};
+use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -29,9 +31,11 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The proxy's hooks.
+#[derive(Clone)]
 pub struct Gateway {
     /// The configuration that new requests get.
     pub current: Arc<ArcSwap<Snapshot>>,
@@ -39,6 +43,19 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// The access log, unless it is off.
     pub log: Option<Arc<AccessLog>>,
+    /// Whether the process is about to stop: then every answer is the last one on its connection.
+    pub leaving: Arc<AtomicBool>,
+}
+
+impl Gateway {
+    /// A gateway whose requests get what `current` holds when they arrive.
+    pub fn new(
+        current: Arc<ArcSwap<Snapshot>>,
+        metrics: Arc<Metrics>,
+        log: Option<Arc<AccessLog>>,
+    ) -> Gateway {
+        Gateway { current, metrics, log, leaving: Arc::default() }
+    }
 }
 
 /// What a request carries through the phases.
@@ -53,6 +70,7 @@ pub struct Context {
     body_left: u64,
     /// Whether what was sent upstream may be sent again.
     sent_idempotent: bool,
+    leaving: Arc<AtomicBool>,
     _active: ActiveRequest,
 }
 
@@ -70,6 +88,7 @@ impl ProxyHttp for Gateway {
             refusal: None,
             body_left: u64::MAX,
             sent_idempotent: false,
+            leaving: self.leaving.clone(),
             _active: self.metrics.request_begins(),
         })
     }
@@ -85,6 +104,18 @@ impl ProxyHttp for Gateway {
         };
         ctx.respond(session, reply).await?;
         Ok(true)
+    }
+
+    /// Requests that need nothing of the engine's proxying are relayed here, before it begins.
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Box<Context>,
+    ) -> pingora::Result<bool> {
+        if !ctx.is_relayed(session) {
+            return Ok(true);
+        }
+        ctx.relay(session).await.map(|()| false)
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<Box<HttpPeer>> {
@@ -130,14 +161,9 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<()> {
-        let length = body.as_ref().map_or(0, Bytes::len) as u64;
-        ctx.exchange.bytes_in += length;
-        match ctx.body_left.checked_sub(length) {
-            Some(left) => ctx.body_left = left,
-            None => return Err(ctx.refuse_body()),
-        }
+        ctx.take_body(body.as_ref())?;
         // The engine would end a chunked body twice and so spoil the upstream's connection (cloudflare/pingora#935).
-        if end_of_stream && length == 0 {
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
         Ok(())
@@ -153,16 +179,8 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        ctx.attempts.answered(&mut ctx.exchange);
         let mut parts = take_response(head);
-        forward::strip_hop_by_hop(&mut parts);
-        if session.req_header().version == Version::HTTP_10
-            && parts.headers.remove(TRANSFER_ENCODING).is_some()
-        {
-            // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
-            session.set_keepalive(None);
-        }
-        ctx.decorate(session, &mut parts);
+        ctx.answered(session, &mut parts);
         *head = parts.into();
         Ok(())
     }
@@ -231,21 +249,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<Context>) {
-        let listener = ctx.snapshot.listeners.get(usize::from(ctx.exchange.listener));
-        let route = ctx.route.as_deref();
-        let request = session.req_header();
-        let line = Record {
-            exchange: &ctx.exchange,
-            request,
-            route: route.map(|route| &route.fields),
-            bytes_out: session.body_bytes_sent() as u64,
-            listener: listener.map_or("", |listener| listener.name.as_str()),
-        };
-        let metrics = route.map_or(&ctx.snapshot.unrouted, |route| &route.metrics);
-        record(&line, &self.metrics, metrics, ctx.snapshot.telemetry.log.as_ref(), self.log.as_deref());
-        if let Some(route) = route {
-            ctx.attempts.finished(route, &ctx.exchange);
-        }
+        self.record(session.req_header(), session.body_bytes_sent(), ctx);
     }
 
     /// The access log has a line for every failure; the engine's own would be a second one.
@@ -264,31 +268,6 @@ impl ProxyHttp for Gateway {
 }
 
 impl Context {
-    /// From the head of the request to its route, through the steps; gives the answer when it is made here.
-    async fn admit(&mut self, session: &mut Session) -> Result<Option<Reply>, Problem> {
-        let facts = facts(session.digest()).copied().ok_or(Kind::INTERNAL)?;
-        let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
-        set_up(session, listener);
-        let head = session.req_header_mut();
-        admit::check_target(head.raw_path(), &head.method)?;
-        let mut parts = take_request(head);
-        admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
-        let found = admit::keep_back_floods(listener, self.exchange.client_ip)
-            .and_then(|()| admit::find(&mut parts, listener, facts.listener, &self.snapshot.table));
-        *head = parts.into();
-        let (route, params) = found?;
-        let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
-        self.exchange.params = params;
-        session.set_read_timeout(Some(route.timeouts.idle));
-        session.set_write_timeout(Some(route.timeouts.idle));
-        let (route, head) = (self.route.insert(route), session.req_header());
-        if let Some(reply) = route.chain.on_request(head, &mut self.exchange).await {
-            return Ok(Some(reply));
-        }
-        self.attempts.begin(route, head, &self.exchange)?;
-        Ok(route.action.reply(head, &self.exchange))
-    }
-
     /// Makes the head of one attempt from a fresh copy of the request's.
     fn prepare(&self, request: &RequestHead, head: &mut RequestHead) -> Result<(), Problem> {
         let (Some(route), Some(lease)) = (&self.route, self.attempts.lease()) else {
@@ -321,18 +300,17 @@ impl Context {
         self.route.as_ref().and_then(|route| route.body_max).unwrap_or(u64::MAX)
     }
 
+    /// Counts a piece of the request's body.
+    fn take_body(&mut self, piece: Option<&Bytes>) -> pingora::Result<()> {
+        let length = piece.map_or(0, Bytes::len) as u64;
+        self.exchange.bytes_in += length;
+        self.body_left = self.body_left.checked_sub(length).ok_or_else(|| self.refuse_body())?;
+        Ok(())
+    }
+
     fn refuse_body(&mut self) -> Box<Error> {
         let mut error = self.refuse(too_large(self.body_max()));
         error.esource = ErrorSource::Downstream;
         error
     }
-}
-
-/// What the engine must be told for each request, because its own defaults are to wait for ever.
-fn set_up(session: &mut Session, listener: &Listener) {
-    if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(listener.limits.keepalive.as_secs().max(1)));
-    }
-    session.set_total_drain_timeout(Some(respond::DRAIN_TIME));
-    session.set_pipelining_enabled(true);
 }

@@ -17,9 +17,9 @@
 //! [`snapshot::Snapshot`]: names resolved, templates and regexes compiled, metric handles at hand. Building starts nothing; a
 //! running process swaps one pointer. A request takes the current snapshot when it arrives and keeps it to the end.
 //!
-//! The engine (Pingora's `HttpProxy`) calls [`gateway`], which calls down and is never called from below. Steps
-//! ([`filters`]) see a request head and an [`exchange::Exchange`], nothing of the engine, and run in one fixed order; an
-//! action ([`actions`]) ends a route. Sockets, signals and the drain are our own ([`server`]).
+//! The engine (Pingora's `HttpProxy`) calls [`gateway`], or [`server`] does for HTTP/1.1 clients; it calls down and is never
+//! called from below. Steps ([`filters`]) see a request head and an [`exchange::Exchange`], nothing of the engine, and run in
+//! one fixed order; an action ([`actions`]) ends a route. Sockets, signals and the drain are our own ([`server`]).
 //!
 //! ## Glossary
 //!

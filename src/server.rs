@@ -5,6 +5,7 @@
 
 mod accept;
 mod connections;
+mod http1;
 mod privileges;
 mod signals;
 
@@ -168,14 +169,14 @@ impl Process {
             started: Instant::now(),
             tokens: self.settings.tokens.clone(),
         });
-        let gateway =
-            Gateway { current: current.clone(), metrics: shared.metrics.clone(), log: self.log.clone() };
+        let gateway = Gateway::new(current.clone(), shared.metrics.clone(), self.log.clone());
+        let leaving = gateway.leaving.clone();
         let drain = self.settings.drain;
         let log = self.log.clone();
         runtime.block_on(async move {
             let mut signals =
                 signals::Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?;
-            let proxy = Arc::new(proxy(gateway, self.settings.threads));
+            let proxy = Arc::new(proxy(gateway.clone(), self.settings.threads));
             let (stop, stopping) = watch::channel(false);
             let connections = Connections::default();
             announce_addresses(&listening, admin_socket.as_ref());
@@ -193,6 +194,7 @@ impl Process {
                 Some(end) => end,
                 None => {
                     let doors = Doors {
+                        gateway: Arc::new(gateway),
                         proxy: proxy.clone(),
                         current: current.clone(),
                         metrics: shared.metrics,
@@ -206,6 +208,7 @@ impl Process {
                 }
             };
             state.draining.store(true, Ordering::Release);
+            leaving.store(true, Ordering::Relaxed);
             // A receiver that is gone has nothing to stop.
             let _ = stop.send(true);
             pingora::apps::HttpServerApp::http_cleanup(&*proxy).await;

@@ -21,11 +21,11 @@ pub struct IpRules {
 pub struct Timeouts {
     /// To connect, TLS handshake included. Default `1s`.
     pub connect: Option<Span>,
-    /// How long the upstream may be silent: until its answer begins, and between two pieces of it. Raise it for streams.
-    /// Default `30s`.
+    /// How long the upstream may be silent until its answer begins. Default `30s`. Over TLS and HTTP/2 it holds between two
+    /// pieces of the answer as well; raise it there for streams.
     pub response: Option<Span>,
-    /// How long the client may be silent between two pieces of its request, and how long either side may take nothing of
-    /// what is sent to it. Default `60s`.
+    /// How long the client may be silent between two pieces of its request and the upstream between two pieces of its
+    /// answer, and how long either side may take nothing of what is sent to it. Default `60s`.
     pub idle: Option<Span>,
 }
 

@@ -2,11 +2,13 @@
 
 use super::Context;
 use crate::exchange::{ResponseHead, declared_body};
+use crate::forward;
 use crate::head::reply_head;
 use crate::reply::Reply;
-use http::Method;
-use http::header::EXPECT;
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::{Method, Version};
 use pingora::proxy::Session;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long the rest of a request body may take that nobody wants any more.
@@ -16,9 +18,22 @@ pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
 const DRAIN_BYTES: usize = 64 << 10;
 
 impl Context {
+    /// The head of a target's final answer is there and goes to the client.
+    pub(super) fn answered(&mut self, session: &mut Session, head: &mut ResponseHead) {
+        self.attempts.answered(&mut self.exchange);
+        forward::strip_hop_by_hop(head);
+        if session.req_header().version == Version::HTTP_10
+            && head.headers.remove(TRANSFER_ENCODING).is_some()
+        {
+            // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
+            session.set_keepalive(None);
+        }
+        self.decorate(session, head);
+    }
+
     /// What every answer gets, whoever made it.
     pub(super) fn decorate(&mut self, session: &mut Session, head: &mut ResponseHead) {
-        if session.is_process_shutting_down() {
+        if session.is_process_shutting_down() || self.leaving.load(Ordering::Relaxed) {
             session.set_keepalive(None);
         }
         self.exchange.status = head.status.as_u16();

@@ -77,8 +77,8 @@ pub struct Connection {
     _guard: Option<ConnectionGuard>,
 }
 
-/// RFC 9113 section 3.4.
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What HTTP/2 connections begin with (RFC 9113 section 3.4).
+pub const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What one peek may read: the head of most requests, so that peeking saves the session its first read.
 const PEEK: usize = 4096;
@@ -121,6 +121,12 @@ impl Connection {
     pub fn until(mut self, stopping: watch::Receiver<bool>) -> Connection {
         self.stopping = Some(stopping);
         self
+    }
+
+    /// Gives back what was read last, to be read again by somebody else.
+    pub fn unread(&mut self, mut bytes: Vec<u8>) {
+        bytes.extend_from_slice(self.peeked.unread());
+        self.peeked = Peeked { bytes, taken: 0 };
     }
 
     /// Sends what was gathered together with `slices`; returns how much of `slices` went out.
@@ -387,7 +393,12 @@ impl Peeked {
 }
 
 impl Socket {
-    fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    /// Sends some of `slices` in one system call; returns how much.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match (self, slices) {
             // A short send(2) tells tokio that the socket is full; a short writev(2) does not.
             (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),

@@ -68,9 +68,10 @@ pub struct Route {
 pub struct Timeouts {
     /// To connect, TLS included.
     pub connect: Duration,
-    /// Silence of the upstream: before its answer and within it.
+    /// Silence of the upstream before its answer; within it too, where the engine relays it.
     pub response: Duration,
-    /// Silence of the client within its request; and how long either side may take nothing.
+    /// Silence of the client within its request and of the upstream within its answer; and how long either side may take
+    /// nothing.
     pub idle: Duration,
 }
 

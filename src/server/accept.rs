@@ -1,6 +1,7 @@
 //! Accept loops: from a listening socket to the engine.
 
 use super::connections::Connections;
+use super::http1::Client;
 use crate::gateway::Gateway;
 use crate::listen::connection::{Connection, Facts};
 use crate::observe::metrics::Metrics;
@@ -8,7 +9,7 @@ use crate::snapshot::Snapshot;
 use crate::value::Name;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
@@ -35,6 +36,7 @@ pub(super) struct Listening {
 
 /// What all accept loops share.
 pub(super) struct Doors {
+    pub gateway: Arc<Gateway>,
     pub proxy: Arc<HttpProxy<Gateway>>,
     pub current: Arc<ArcSwap<Snapshot>>,
     pub metrics: Arc<Metrics>,
@@ -68,6 +70,7 @@ impl Doors {
         options.h2_idle_timeout = listener.map(|listener| listener.limits.keepalive);
         Arc::new(App {
             header_bytes: listener.map_or(u32::MAX, |listener| h2_header_list(&listener.limits)),
+            gateway: self.gateway.clone(),
             proxy: self.proxy.clone(),
             options,
             http1: listener.is_none_or(|listener| listener.http1),
@@ -108,10 +111,8 @@ impl Door {
         let guard = doors.connections.open(self.gauge.clone());
         let (app, stopping) = (self.app.clone(), doors.stopping.clone());
         let connection = Connection::new(stream, facts, listener.limits.keepalive, Some(Box::new(guard)));
-        let connection = connection.until(stopping.clone());
-        tokio::spawn(async move {
-            app.process_new(Box::new(connection), &stopping).await;
-        });
+        let connection = Box::new(connection.until(stopping.clone()));
+        tokio::spawn(Client::new(app, stopping, listener.limits.keepalive).serve(connection));
     }
 }
 
@@ -127,11 +128,13 @@ async fn refused(error: &io::Error) {
     tokio::time::sleep(OUT_OF_FILES).await;
 }
 
-/// The engine's proxy behind one listener.
-struct App {
+/// What is behind one listener.
+pub(super) struct App {
+    pub(super) gateway: Arc<Gateway>,
+    /// The engine's proxy.
     proxy: Arc<HttpProxy<Gateway>>,
-    options: HttpServerOptions,
-    http1: bool,
+    pub(super) options: HttpServerOptions,
+    pub(super) http1: bool,
     header_bytes: u32,
 }
 

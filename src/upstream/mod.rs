@@ -12,6 +12,7 @@ pub mod endpoint;
 mod ewma;
 mod grpc;
 mod health;
+pub mod http1;
 mod members;
 mod peer;
 mod resolver;
@@ -149,6 +150,11 @@ impl Upstream {
     /// Whether connections to its targets are encrypted.
     pub fn is_tls(&self) -> bool {
         self.blueprint.is_tls()
+    }
+
+    /// Whether HTTP/1.1 in cleartext is spoken to its targets.
+    pub fn is_plain_http1(&self) -> bool {
+        self.blueprint.is_plain_http1()
     }
 
     /// What must run in the background for it, for [`crate::tasks::Supervisor::adopt`]. Always the same `Arc`s.
@@ -329,7 +335,9 @@ impl Upstream {
     fn make(&self, place: &Place, name: Option<Arc<str>>) -> Result<Target, String> {
         let peer = self.blueprint.peer(place, name.as_deref())?;
         let host = host_header(&self.spec.host, place, name.as_deref(), self.is_tls())?;
-        Ok(Target::new(place.clone(), name, peer, host))
+        let pool =
+            self.blueprint.is_plain_http1().then(|| http1::Pool::new(place.clone(), self.spec.pool.idle));
+        Ok(Target::new(place.clone(), name, peer, host, pool))
     }
 
     fn is_made_from(&self, spec: &UpstreamSpec, resolver: &Arc<Resolver>) -> bool {

@@ -81,6 +81,11 @@ impl Blueprint {
         self.tls.is_some()
     }
 
+    /// Whether HTTP/1.1 in cleartext is spoken to the targets.
+    pub(super) fn is_plain_http1(&self) -> bool {
+        self.tls.is_none() && matches!(self.protocol, Protocol::Auto | Protocol::Http1)
+    }
+
     /// Builds the template for one target; `name` is the host name it was found under.
     ///
     /// # Errors

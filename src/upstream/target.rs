@@ -1,6 +1,7 @@
 //! One place requests go to, with everything that is known about it, and the [`Lease`] a request holds on it.
 
 use super::ewma::{PeakEwma, clock};
+use super::http1::Pool;
 use super::spec::{HealthSpec, HostRewrite};
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -50,6 +51,7 @@ pub struct Target {
     label: Arc<str>,
     peer: HttpPeer,
     host: Option<HeaderValue>,
+    http1: Option<Arc<Pool>>,
     in_flight: AtomicU32,
     pub(super) ewma: PeakEwma,
     healthy: AtomicBool,
@@ -76,6 +78,7 @@ impl Target {
         name: Option<Arc<str>>,
         peer: HttpPeer,
         host: Option<HeaderValue>,
+        http1: Option<Arc<Pool>>,
     ) -> Self {
         Target {
             id: TargetId::next(),
@@ -84,6 +87,7 @@ impl Target {
             name,
             peer,
             host,
+            http1,
             in_flight: AtomicU32::new(0),
             ewma: PeakEwma::default(),
             healthy: AtomicBool::new(true),
@@ -125,6 +129,11 @@ impl Target {
     /// The template of its peer: connect timeout, TLS, pool key are set; read and write timeouts are the caller's.
     pub fn peer(&self) -> &HttpPeer {
         &self.peer
+    }
+
+    /// Its connections, when HTTP/1.1 in cleartext is spoken to it.
+    pub fn http1(&self) -> Option<&Arc<Pool>> {
+        self.http1.as_ref()
     }
 
     /// Requests under way.
@@ -318,7 +327,7 @@ mod tests {
 
     fn target() -> Target {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        Target::new(Place::Inet(address), None, HttpPeer::new(address, false, String::new()), None)
+        Target::new(Place::Inet(address), None, HttpPeer::new(address, false, String::new()), None, None)
     }
 
     fn run(target: &Target, results: &str) -> Vec<Option<bool>> {

@@ -15,6 +15,7 @@ mod config;
 mod explain;
 mod harness;
 mod proxy;
+mod relay;
 mod signals;
 mod tidy;
 mod upstreams;

@@ -288,7 +288,7 @@ fn an_answer_that_stalls_is_cut() {
         held.wait();
         Ok(())
     });
-    let yaml = FRONT.replace("body: none", "body: none, timeouts: { response: 300ms }");
+    let yaml = FRONT.replace("body: none", "body: none, timeouts: { response: 10s, idle: 300ms }");
     let gateway = Plan::new(&yaml).with("app", upstream.addr()).start();
     let response = gateway.get("/");
     assert_eq!((response.status, response.text().as_str(), response.complete), (200, "first", false));

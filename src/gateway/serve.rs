@@ -1,0 +1,176 @@
+//! A request of an HTTP/1.1 client from its head to the end of its answer, in the phases of the engine but without its loop.
+//!
+//! The engine's loop moves a future of 13 KiB to the heap for each request and asks hooks that we do not have. It is needed
+//! for what only it can proxy; that is known as soon as the route is, before anything has happened.
+
+use super::{Context, Gateway};
+use crate::admit;
+use crate::exchange::RequestHead;
+use crate::head::{reply_head, take_request};
+use crate::listen::Listener;
+use crate::listen::connection::facts;
+use crate::observe::{Record, record};
+use crate::reply::{Kind, Problem, Reply};
+use http::Method;
+use pingora::protocols::Stream;
+use pingora::protocols::http::{ReusableHttpStream, ServerSession};
+use pingora::proxy::{ProxyHttp, Session};
+
+/// What became of a request.
+pub enum Served {
+    /// It was answered, and the connection may carry another one.
+    Kept(ReusableHttpStream),
+    /// The connection has ended with it.
+    Over,
+    /// Nothing has happened yet: the engine must proxy it. The connection lacks what was read of it.
+    ForEngine(Stream),
+}
+
+impl Gateway {
+    /// Serves the request whose head an HTTP/1.1 `session` has read.
+    pub async fn serve(&self, mut session: Session) -> Served {
+        let mut ctx = self.new_ctx();
+        let located = ctx.locate(&mut session);
+        if located.is_ok() && ctx.needs_engine(&session) {
+            return match *session.downstream_session {
+                ServerSession::H1(session) => Served::ForEngine(session.into_inner()),
+                _ => Served::Over,
+            };
+        }
+        let entered = match ctx.keep_back_floods().and(located) {
+            Ok(()) => ctx.enter(session.req_header()).await,
+            Err(problem) => Err(problem),
+        };
+        let answered = match entered {
+            Ok(None) => ctx.relay(&mut session).await,
+            Ok(Some(reply)) => ctx.respond(&mut session, reply).await,
+            Err(problem) => {
+                let reply = problem.reply(session.req_header(), &ctx.exchange);
+                ctx.respond(&mut session, reply).await
+            }
+        };
+        if let Err(error) = &answered {
+            self.fail_to_proxy(&mut session, error, &mut ctx).await;
+        }
+        self.record(session.req_header(), session.body_bytes_sent(), &mut ctx);
+        match answered {
+            Ok(()) => {
+                session.downstream_session.finish().await.ok().flatten().map_or(Served::Over, Served::Kept)
+            }
+            Err(_) => Served::Over,
+        }
+    }
+
+    /// Answers what is no request (RFC 9112 section 3), and records it as one without a method.
+    pub async fn refuse_head(&self, mut session: Session) {
+        let mut ctx = self.new_ctx();
+        let (mut request, ()) = http::Request::new(()).into_parts();
+        request.method = Method::from_bytes(b"-").unwrap_or_default();
+        if let Some(facts) = facts(session.digest())
+            && let Some(listener) = ctx.snapshot.listeners.get(usize::from(facts.listener))
+        {
+            admit::identify(&mut ctx.exchange, &request, facts, listener, &ctx.snapshot.telemetry);
+        }
+        let reply = Problem::from(Kind::BAD_REQUEST).reply(&request, &ctx.exchange);
+        let mut head = reply_head(&reply, false);
+        head.headers.insert(&ctx.snapshot.telemetry.request_id, ctx.exchange.request_id.clone());
+        (ctx.exchange.status, ctx.exchange.reason) = (reply.status, reply.reason);
+        session.set_keepalive(None);
+        let session = session.as_mut();
+        let written = match session.write_response_header(Box::new(head.into())).await {
+            Ok(()) => session.write_response_body(reply.body, true).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            log::debug!("an answer could not be written: {error}");
+        }
+        session.shutdown().await;
+        self.record(&request, session.body_bytes_sent(), &mut ctx);
+    }
+
+    /// The one record of a request.
+    pub(super) fn record(&self, request: &RequestHead, bytes_out: usize, ctx: &mut Context) {
+        let listener = ctx.snapshot.listeners.get(usize::from(ctx.exchange.listener));
+        let route = ctx.route.as_deref();
+        let line = Record {
+            exchange: &ctx.exchange,
+            request,
+            route: route.map(|route| &route.fields),
+            bytes_out: bytes_out as u64,
+            listener: listener.map_or("", |listener| listener.name.as_str()),
+        };
+        let metrics = route.map_or(&ctx.snapshot.unrouted, |route| &route.metrics);
+        record(&line, &self.metrics, metrics, ctx.snapshot.telemetry.log.as_ref(), self.log.as_deref());
+        if let Some(route) = route {
+            ctx.attempts.finished(route, &ctx.exchange);
+        }
+    }
+}
+
+impl Context {
+    /// From the head of the request through the steps; gives the answer when it is made here.
+    pub(super) async fn admit(&mut self, session: &mut Session) -> Result<Option<Reply>, Problem> {
+        let located = self.locate(session);
+        self.keep_back_floods().and(located)?;
+        self.enter(session.req_header()).await
+    }
+
+    /// Refuses a client that sends too many requests, whatever they are. Not part of [`Context::locate`], which a request
+    /// that the engine must proxy passes twice.
+    fn keep_back_floods(&self) -> Result<(), Problem> {
+        let client = self.exchange.client_ip;
+        let listener = self.snapshot.listeners.get(usize::from(self.exchange.listener));
+        // Without an address the head was refused before anybody looked who sent it.
+        match listener.filter(|_| !client.is_unspecified()) {
+            Some(listener) => admit::keep_back_floods(listener, client),
+            None => Ok(()),
+        }
+    }
+
+    /// From the head of the request to its route.
+    fn locate(&mut self, session: &mut Session) -> Result<(), Problem> {
+        let facts = facts(session.digest()).copied().ok_or(Kind::INTERNAL)?;
+        let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
+        set_up(session, listener);
+        let head = session.req_header_mut();
+        admit::check_target(head.raw_path(), &head.method)?;
+        let mut parts = take_request(head);
+        admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
+        let found = admit::find(&mut parts, listener, facts.listener, &self.snapshot.table);
+        *head = parts.into();
+        let (route, params) = found?;
+        let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
+        self.exchange.params = params;
+        session.set_read_timeout(Some(route.timeouts.idle));
+        session.set_write_timeout(Some(route.timeouts.idle));
+        self.route = Some(route);
+        Ok(())
+    }
+
+    /// Through the steps of the route.
+    async fn enter(&mut self, head: &RequestHead) -> Result<Option<Reply>, Problem> {
+        let Some(route) = &self.route else { return Err(Kind::INTERNAL.into()) };
+        if let Some(reply) = route.chain.on_request(head, &mut self.exchange).await {
+            return Ok(Some(reply));
+        }
+        self.attempts.begin(route, head, &self.exchange)?;
+        Ok(route.action.reply(head, &self.exchange))
+    }
+
+    /// Whether only the engine can proxy the request: over TLS or HTTP/2, or when it may change the protocol.
+    fn needs_engine(&self, session: &Session) -> bool {
+        let proxy = self.route.as_ref().and_then(|route| route.action.proxy());
+        proxy.is_some_and(|proxy| {
+            session.is_upgrade_req() || !proxy.arms().iter().all(|arm| arm.upstream.is_plain_http1())
+        })
+    }
+}
+
+/// What the engine must be told for each request, because its own defaults are to wait for ever.
+fn set_up(session: &mut Session, listener: &Listener) {
+    if session.get_keepalive().is_some() {
+        session.set_keepalive(Some(listener.limits.keepalive.as_secs().max(1)));
+    }
+    session.set_total_drain_timeout(Some(super::respond::DRAIN_TIME));
+    session.set_pipelining_enabled(true);
+}
