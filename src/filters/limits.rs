@@ -211,7 +211,9 @@ impl Filter for Limits {
     fn explain(&self, request: &RequestHead, x: &Exchange) -> String {
         let limits: Vec<String> =
             self.sets(x).flat_map(|set| &set.limits).map(|limit| limit.describe(request, x)).collect();
-        let left = x.limited.iter().flat_map(|limited| limited.states.iter().flatten());
+        // What another decision said stands before.
+        let before = x.limited.len().saturating_sub(self.sets(x).count());
+        let left = x.limited.iter().skip(before).flat_map(|limited| limited.states.iter().flatten());
         let left = left.map(|(left, _)| left.to_string()).collect::<Vec<_>>().join(", ");
         match &x.limit {
             Some(limit) => format!("{}  beyond {limit}", limits.join("; ")),
