@@ -148,9 +148,14 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Puts what steps and actions show of values from outside through `mask`.
+    /// Puts what is shown of values from outside through `mask`: in steps, in what would be sent, in what is answered.
     pub fn mask(&mut self, mask: impl Fn(&str) -> String) {
         self.steps.iter_mut().for_each(|step| step.what = mask(&step.what));
+        if let Some(sent) = &mut self.sent {
+            sent.url = mask(&sent.url);
+            sent.host = mask(&sent.host);
+            sent.headers.iter_mut().for_each(|field| *field = mask(field));
+        }
         if let Some(location) = self.answered.as_mut().and_then(|answered| answered.location.as_mut()) {
             *location = mask(location);
         }

@@ -168,6 +168,11 @@ impl Jwks {
                     "nothing can be discovered through `{issuer}`, because it has a query\nhelp: give the URL of the keys: `jwks: https://…`"
                 ));
             }
+            Place::Issuer(issuer) if !issuer.starts_with("https://") && !issuer.starts_with("http://") => {
+                return Err(format!(
+                    "nothing can be discovered through `{issuer}`, because it is no URL\nhelp: give the URL of the keys: `jwks: https://…`"
+                ));
+            }
             Place::Issuer(issuer) => format!("{}{WELL_KNOWN}", issuer.strip_suffix('/').unwrap_or(issuer)),
         };
         Ok(Jwks(Arc::new(Keeper {
@@ -307,8 +312,7 @@ impl Keeper {
             // A fetch in between may have changed what is due, so the plan is read again.
             tokio::time::sleep_until(due).await;
         }
-        self.plan.lock().discover = true;
-        ended(self.fetch()).await;
+        ended(self.fetch(true)).await;
     }
 
     /// Fetches for a token whose key is not there, unless that was done a moment ago.
@@ -324,11 +328,12 @@ impl Keeper {
             plan.missed = Some(Instant::now());
         }
         self.counters.missing.fetch_add(1, Ordering::Relaxed);
-        Some(self.fetch())
+        Some(self.fetch(false))
     }
 
-    /// Joins the fetch that is under way, or begins one. It goes on without those who wait for it.
-    fn fetch(self: &Arc<Self>) -> watch::Receiver<()> {
+    /// Joins the fetch that is under way, or begins one, with discovery `anew` or when that is due. It goes on without
+    /// those who wait for it.
+    fn fetch(self: &Arc<Self>, anew: bool) -> watch::Receiver<()> {
         let (open, waiting) = watch::channel(());
         let discover = {
             let mut plan = self.plan.lock();
@@ -336,7 +341,7 @@ impl Keeper {
                 return under_way.clone();
             }
             plan.under_way = Some(waiting.clone());
-            std::mem::take(&mut plan.discover)
+            std::mem::take(&mut plan.discover) || anew
         };
         self.counters.fetches.fetch_add(1, Ordering::Relaxed);
         // Not under the lock: a runtime that is shutting down drops what is spawned at once, and that takes the lock.

@@ -1,7 +1,7 @@
 //! The configuration shown again: as merged from its files, or as it holds for each route, with the place of every value.
 //!
 //! This works on the tree, not on the types, because only the tree knows where everything was written and what came from
-//! outside. What came from outside, and every admin token, is never shown.
+//! outside. What came from outside, and every secret of [`SECRETS`], is never shown.
 
 mod built_in;
 mod resolve;
@@ -11,6 +11,15 @@ use super::Loaded;
 use super::yaml::{Entry, Kind, Node, Scalar};
 use crate::value::{At, Sources, Spanned};
 use serde_json::{Map, Value, json};
+
+/// What is never shown, wherever it is from; `*` stands for every name.
+const SECRETS: [&[&str]; 5] = [
+    &["admin", "tokens"],
+    &["auth", "*", "jwt", "secret"],
+    &["auth", "*", "introspection", "client_secret"],
+    &["auth", "*", "basic", "users"],
+    &["stores", "redis", "url"],
+];
 
 /// What stands for a value that is not shown.
 const REDACTED: &str = "[redacted]";
@@ -43,16 +52,30 @@ pub fn json(loaded: &Loaded, sources: &Sources) -> Value {
     json!({ "hash": loaded.hash, "document": document(&tree), "origins": places })
 }
 
-/// The tree of all files, with every token marked as secret. `include` has done its work and is left out.
+/// The tree of all files, with what is never shown marked as secret. `include` has done its work and is left out.
 fn merged(loaded: &Loaded) -> Node {
     let mut tree = loaded.tree.clone();
     if let Kind::Map(entries) = &mut tree.kind {
         entries.retain(|entry| entry.key.value != "include");
     }
-    if let Some(tokens) = child(&mut tree, "admin").and_then(|admin| child(admin, "tokens")) {
-        hide(tokens);
+    for path in SECRETS {
+        hide_at(&mut tree, path);
     }
     tree
+}
+
+fn hide_at(node: &mut Node, path: &[&str]) {
+    match (path, &mut node.kind) {
+        ([], _) => hide(node),
+        (["*", rest @ ..], Kind::Map(entries)) => {
+            entries.iter_mut().for_each(|entry| hide_at(&mut entry.value, rest));
+        }
+        ([key, rest @ ..], _) => {
+            if let Some(child) = child(node, key) {
+                hide_at(child, rest);
+            }
+        }
+    }
 }
 
 fn hide(node: &mut Node) {

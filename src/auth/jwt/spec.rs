@@ -45,8 +45,12 @@ impl JwtSpec {
     /// From what is written.
     ///
     /// # Errors
-    /// The algorithms do not go with the kind of key.
+    /// The algorithms do not go with the kind of key, or no token could be accepted.
     pub fn new(written: &Jwt) -> Result<Self, Issue> {
+        if written.audience.value.0.is_empty() {
+            let issue = Issue::new(Code::EMPTY, "there is no audience, so no token would be accepted");
+            return Err(issue.at(written.audience.at).help("write `audience: any` to skip the check"));
+        }
         let any_or = |list: Vec<String>| (!list.iter().any(|word| word == ANY)).then_some(list);
         let spec = Spec {
             issuer: written.issuer.value.clone(),
@@ -136,8 +140,9 @@ fn unusable(at: At, why: &str) -> Issue {
 fn file(directory: &Path, path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let most = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    let file = std::fs::File::open(directory.join(path)).map_err(|error| error.to_string())?;
-    file.take(most).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let unreadable = |error: std::io::Error| format!("`{}` cannot be read: {error}", path.display());
+    let file = std::fs::File::open(directory.join(path)).map_err(unreadable)?;
+    file.take(most).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > MOST_BYTES {
         Err(format!("the file is larger than {MOST_BYTES} bytes"))
     } else {

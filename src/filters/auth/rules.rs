@@ -108,7 +108,10 @@ impl<'de> Visitor<'de> for Written {
 
 fn proven<E: Error>(proven: Proven) -> Result<Auth, E> {
     let names = || proven.any.iter().chain(&proven.all);
-    if proven.any.is_empty() == proven.all.is_empty() {
+    if !proven.any.is_empty() && !proven.all.is_empty() {
+        return Err(E::custom("`any` and `all` cannot stand together\nhelp: write one of them"));
+    }
+    if proven.any.is_empty() && proven.all.is_empty() {
         return Err(E::custom(
             "`auth` needs providers\nhelp: write `any: [...]` or `all: [...]`, or `auth: public`",
         ));

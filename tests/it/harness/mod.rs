@@ -13,6 +13,7 @@ mod h2_client;
 mod h2_upstream;
 mod message;
 mod ports;
+mod redis;
 mod tls;
 mod upstream;
 mod wire;
@@ -26,6 +27,7 @@ pub use h2_client::H2Client;
 pub use h2_upstream::{H2Answer, H2Upstream, grpc_message};
 pub use message::{Headers, Request, Response};
 pub use ports::{Reserved, share_a_port};
+pub use redis::Redis;
 pub use tls::{Authority, Leaf};
 pub use upstream::{Gate, Upstream};
 
