@@ -1,7 +1,7 @@
 //! Limits and quotas of one process: what a file keeps over a restart, the guard against floods, what clients and operators
 //! are told. What a single request can show is in `tests/cases/limits*.yaml`; several processes are in `redis.rs`.
 
-use crate::harness::{Client, DEADLINE, Gateway, Plan, Response, Upstream, assert_eventually};
+use crate::harness::{DEADLINE, Gateway, Plan, Response, assert_eventually};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::time::Duration;
