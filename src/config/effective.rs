@@ -1,7 +1,7 @@
 //! The configuration shown again: as merged from its files, or as it holds for each route, with the place of every value.
 //!
 //! This works on the tree, not on the types, because only the tree knows where everything was written and what came from
-//! outside. What came from outside, and every secret of [`SECRETS`], is never shown.
+//! outside. What came from outside, and every secret of `SECRETS`, is never shown.
 
 mod built_in;
 mod resolve;

@@ -4,8 +4,8 @@
 //!
 //! Each node decides by what it knows: the shared counter when it last exchanged, and all that it granted itself. In an
 //! exchange it adds what it has granted since to the shared counter, and learns how full that is. At most `u` of a node's
-//! grants are at any time not known to all others: for a rate what `burst` and the rate allow in [`STALE`] intervals,
-//! because a node that could not exchange for so long asks no more but says so; for a quota its [`slack`].
+//! grants are at any time not known to all others: for a rate what `burst` and the rate allow in `STALE` intervals,
+//! because a node that could not exchange for so long asks no more but says so; for a quota its `slack`.
 //!
 //! *Law*: at no time is a counter fuller than it may be by more than `(nodes - 1) × u`, so that in any time `t` at most
 //! `rate × t + burst + (nodes - 1) × u` are granted, or `count + (nodes - 1) × u` in a cycle.
