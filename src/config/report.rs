@@ -84,7 +84,7 @@ impl Human<'_> {
         let message = self.painted(BOLD, &clean(&issue.message));
         writeln!(self.out, "{head}: {message}")?;
         let gutter = self.gutter(issue);
-        match issue.also.is_empty() {
+        match issue.also.is_empty() && !issue.unshown {
             true => self.snippet(issue, gutter)?,
             false => self.places(issue, gutter)?,
         }

@@ -17,8 +17,11 @@ use http::{HeaderName, HeaderValue};
 use rules::{Auth as Written, Proven, Who};
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) const NAME: &str = "auth";
+/// How long an explanation waits for keys that have not been fetched yet.
+const EXPLAINING: Duration = Duration::from_secs(3);
 
 /// The step of a route that is not for everybody, and of a public one where header fields of providers must be removed.
 struct Auth {
@@ -83,6 +86,28 @@ impl Auth {
             forwards: build.forwards().clone(),
             guards: build.guards().clone(),
         })
+    }
+
+    /// Whoever explains a request may say who would send it. Otherwise keys may have to be fetched first: nothing has run
+    /// before in a process that only explains.
+    fn explaining<'a>(&'a self, request: &'a RequestHead, x: &'a mut Exchange) -> Step<'a> {
+        if let Some(assumed) = x.identity.take() {
+            let decision = match self.is_kept_out(&assumed) {
+                false => Decision::Pass(assumed),
+                true => Decision::Refuse(kept_out()),
+            };
+            return self.conclude(decision, request, x).map_or(Step::Continue, Step::Reply);
+        }
+        if let Some(reply) = self.blocked(request, x) {
+            return Step::Reply(reply);
+        }
+        Step::Wait(Box::pin(async move {
+            for named in &self.providers {
+                named.provider.warm(EXPLAINING).await;
+            }
+            let decision = self.ask_on(0, Tally::default(), request, x).await;
+            self.conclude(decision, request, x)
+        }))
     }
 
     fn guard(&self, x: &Exchange) -> Option<&Guard> {
@@ -170,7 +195,7 @@ impl Auth {
             Decision::Unavailable(why) => {
                 x.auth_error = Some(why);
                 let problem = Problem::from(Kind::AUTH_UNAVAILABLE);
-                Some(problem.retry_after(std::time::Duration::from_secs(1)).reply(request, x))
+                Some(problem.retry_after(Duration::from_secs(1)).reply(request, x))
             }
             Decision::Answer(reply) => {
                 x.auth_error = Some("answered");
@@ -315,9 +340,8 @@ impl Tally {
 
 impl Filter for Auth {
     fn on_request<'a>(&'a self, request: &'a RequestHead, x: &'a mut Exchange) -> Step<'a> {
-        // Whoever explains a request may say who would send it.
-        if x.explaining && x.identity.is_some() {
-            return Step::Continue;
+        if x.explaining {
+            return self.explaining(request, x);
         }
         if let Some(reply) = self.blocked(request, x) {
             return Step::Reply(reply);

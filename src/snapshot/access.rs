@@ -43,6 +43,10 @@ pub(super) fn build(
     let mut making = Making { loaded, shared, running, issues, consumers, keys, fetched: Vec::new() };
     let mut providers = Vec::new();
     for (name, written) in document.auth.iter() {
+        if name.as_str() == "public" {
+            let issue = Issue::new(Code::CONFLICT, "a provider cannot be called `public`").at(name.at);
+            making.issues.push(issue.help("`auth: public` lets everybody in"));
+        }
         let made = making.provider(name, written);
         let made = making.issues.take(made);
         let named = made.map(|provider| {

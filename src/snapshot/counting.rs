@@ -5,12 +5,17 @@ use crate::build::problem;
 use crate::config::Loaded;
 use crate::config::document::Document;
 use crate::filters::limits::Plans;
-use crate::filters::limits::rules::{Backend, Mode as Written, OnFailure as WrittenFailure, StoreKind};
+use crate::filters::limits::rules::{
+    Backend, LimitRule, Mode as Written, OnFailure as WrittenFailure, StoreKind,
+};
+use crate::store::Rule;
 use crate::store::counters::{Counters, Mode, OnFailure, Shared as SharedCounters};
 use crate::store::document::Redis;
 use crate::store::redis::RedisStore;
 use crate::store::redis::fast::{Fast, bound};
-use crate::value::{Code, Issue, Issues, Spanned};
+use crate::value::{Code, Issue, Issues, Rate, Spanned};
+use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +33,11 @@ pub(super) fn build(
     running: Option<&Snapshot>,
     issues: &mut Issues,
 ) -> Counting {
+    if let Some(path) = loaded.document.stores.local.quotas.as_ref().filter(|path| is_relative(&path.value)) {
+        let message = format!("`{}` is not an absolute path", path.value.display());
+        let issue = Issue::new(Code::BAD_VALUE, message).at(path.at);
+        issues.push(issue.help("write for example `/var/lib/tollgate/quotas`, or `none`"));
+    }
     let backend = &loaded.document.defaults.limits_backend;
     let redis = loaded.document.stores.redis.as_ref();
     let redis = match (backend.value.store, redis) {
@@ -68,6 +78,11 @@ pub(super) fn build(
     Counting { counters: Arc::new(Counters::new(shared.memory.clone(), shared_counters)), redis, fast }
 }
 
+/// A file that is another one wherever the process is started from would lose what was counted.
+fn is_relative(path: &Path) -> bool {
+    path.as_os_str() != "none" && path.is_relative()
+}
+
 /// The links to Redis; those that run already go on when nothing about them has changed.
 fn connection(
     written: &Spanned<Redis>,
@@ -84,9 +99,9 @@ fn connection(
     if let Some(ca) = &mut spec.ca {
         ca.value = loaded.base.join(&ca.value);
     }
-    RedisStore::new(&spec)
-        .map(Arc::new)
-        .map_err(|message: String| problem(Code::BAD_VALUE, &message, written.url.at))
+    // The line with the URL may have the password in it.
+    let wrong = |message: String| problem(Code::BAD_VALUE, &message, written.url.at).unshown();
+    RedisStore::new(&spec).map(Arc::new).map_err(wrong)
 }
 
 /// Everything that links are made from. It has the password in it and is only compared.
@@ -105,20 +120,36 @@ fn sync(backend: &Backend) -> Duration {
     backend.sync.map_or(Duration::from_millis(100), |span| span.0)
 }
 
-/// Tells, for each limit of a plan, how far `fast` may exceed it: nobody should be surprised.
+/// Tells, for each limit, how far `fast` may exceed it: nobody should be surprised.
 pub(super) fn tell_bound(document: &Document, plans: &Plans, issues: &mut Issues) {
     let backend = &document.defaults.limits_backend;
     if backend.value.store != StoreKind::Redis || backend.value.mode != Written::Fast {
         return;
     }
     let (sync, nodes) = (sync(&backend.value), u64::from(backend.value.nodes.unwrap_or(2)));
-    let bounds = plans.rules().map(|(name, rule)| format!("{name}: {}", bound(rule, sync, nodes)));
-    let mut bounds: Vec<String> = bounds.collect();
-    bounds.dedup();
+    let tell = |name: &str, rule: &Rule| format!("{name}: {}", bound(rule, sync, nodes));
+    let written = written_limits(document).map(|limit| {
+        let LimitRule { rate: Rate { count, period }, burst, .. } = *limit;
+        let rule = Rule::Rate { count, period, burst: burst.unwrap_or(count) };
+        tell(&format!("{} per {}", limit.rate, limit.per), &rule)
+    });
+    let mut bounds: Vec<String> = plans.rules().map(|(name, rule)| tell(name, rule)).chain(written).collect();
+    let mut seen = HashSet::new();
+    bounds.retain(|bound| seen.insert(bound.clone()));
     let message = format!("with `mode: fast` and {nodes} nodes more may pass than the limits say");
     let issue = Issue::new(Code::FAST_BOUND, message).at(backend.at);
     issues.push(match bounds.is_empty() {
-        true => issue.help("only routes have limits: their bounds are in `tollgate explain`"),
+        true => issue,
         false => issue.note(format!("at most so many more: {}", bounds.join(", "))),
     });
+}
+
+/// The limits of `defaults`, APIs and routes.
+fn written_limits(document: &Document) -> impl Iterator<Item = &LimitRule> {
+    let apis = document.apis.iter().flat_map(|(_, api)| {
+        let routes = api.routes.iter().map(|(_, route)| route.settings());
+        std::iter::once(api.settings()).chain(routes)
+    });
+    let levels = std::iter::once(document.defaults.settings()).chain(apis);
+    levels.filter_map(|level| level.limits).flat_map(|limits| &limits.value.0).map(|limit| &limit.value)
 }

@@ -159,6 +159,8 @@ pub struct Issue {
     pub also: Vec<(At, String)>,
     /// Lines printed after `= `, such as `help: …` or `allowed here: …`.
     pub notes: Vec<String>,
+    /// Whether the text at the place is left out of reports, because it may hold a secret.
+    pub unshown: bool,
 }
 
 impl Issue {
@@ -171,6 +173,7 @@ impl Issue {
             label: String::new(),
             also: Vec::new(),
             notes: Vec::new(),
+            unshown: false,
         }
     }
 
@@ -206,6 +209,13 @@ impl Issue {
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
+        self
+    }
+
+    /// Leaves the text at the place out of reports: it may hold a secret.
+    #[must_use]
+    pub fn unshown(mut self) -> Self {
+        self.unshown = true;
         self
     }
 

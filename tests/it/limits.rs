@@ -1,7 +1,7 @@
 //! Limits and quotas of one process: what a file keeps over a restart, the guard against floods, what clients and operators
 //! are told. What a single request can show is in `tests/cases/limits*.yaml`; several processes are in `redis.rs`.
 
-use crate::harness::{DEADLINE, Gateway, Plan, Response, assert_eventually};
+use crate::harness::{Client, DEADLINE, Gateway, Plan, Response, assert_eventually};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::time::Duration;
@@ -107,6 +107,34 @@ fn two_processes_do_not_share_a_file() {
     first.signal(Signal::SIGTERM);
     first.wait_exit(DEADLINE);
     assert_eq!(take(&quota(&file, "10ms").start()), 97, "and leaves the file to the next");
+}
+
+#[test]
+fn floods_are_kept_back_whatever_they_ask_for() {
+    let gateway = Gateway::start(
+        r#"
+version: 1
+listeners:
+  web: { bind: "127.0.0.1:0", protocols: [http/1.1, h2c], trusted_proxies: [127.0.0.1], limits: { flood: 3/h } }
+  other: { bind: "127.0.0.1:0" }
+apis: { shop: { auth: public, routes: { all: { match: /known, to: { respond: { text: ok } } } } } }
+"#,
+    );
+    let from = |address: &str, path: &str| {
+        gateway.client().request("GET", path).header("x-forwarded-for", address).send()
+    };
+    for path in ["/known", "/nowhere", "/known"] {
+        assert_eq!(from("192.0.2.1", path).status, if path == "/known" { 200 } else { 404 });
+    }
+    for path in ["/known", "/nowhere"] {
+        let refused = from("192.0.2.1", path);
+        assert_eq!((refused.status, refused.problem_code().as_str()), (429, "flood"));
+        assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() <= 3600);
+        assert_eq!(gateway.log_of(&refused)["reason"], "flood");
+    }
+    assert_eq!(from("192.0.2.2", "/known").status, 200, "another address");
+    assert_eq!(Client::connect(gateway.addr("other")).get("/known").status, 200, "another listener");
+    assert_eq!(gateway.metric("tollgate_flood_refused_total{listener=\"web\"}") as u64, 2);
 }
 
 const METERED: &str = r#"

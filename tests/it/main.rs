@@ -14,6 +14,7 @@ mod cases;
 mod config;
 mod explain;
 mod harness;
+mod identity;
 mod limits;
 mod proxy;
 mod redis;

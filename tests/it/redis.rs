@@ -113,6 +113,24 @@ fn quotas_are_one_for_all_gateways() {
     assert_eq!(ask(&again, "/quota", "a").status, 429, "no gateway keeps it");
 }
 
+#[test]
+fn fast_gateways_stay_within_the_bound_that_check_tells() {
+    let redis = Redis::start();
+    let fast = || plan(&redis.url(), PATIENT, "mode: fast, sync: 100ms, nodes: 2");
+    let said = fast().run(&["check", "-c", "tollgate.yaml", "--no-color"]);
+    let bound = regex::Regex::new(r"20/h per header:x-key: (\d+)").unwrap();
+    let bound = bound.captures(&said.stderr).unwrap_or_else(|| panic!("{said:#?}"));
+    let bound: usize = bound[1].parse().unwrap();
+    let [one, two] = [(); 2].map(|()| start(fast()));
+    let passed = storm([&one, &two], "/twenty", 100);
+    assert!((20..=20 + bound).contains(&passed), "{passed} passed of 20, {bound} more may");
+    let both = |path: &str, key: &str| [&one, &two].map(|gateway| ask(gateway, path, key).status);
+    // What one grants the other hears of.
+    assert_eq!([(); 3].map(|()| ask(&one, "/three", "a").status), [200; 3]);
+    assert_eventually(DEADLINE, "the other gateway knows", || ask(&two, "/three", "a").status == 429);
+    assert_eq!(both("/three", "a"), [429, 429]);
+}
+
 /// Redis is killed under a gateway; `during` is what three, four and more requests then get. When it is back, so is the count.
 fn killed(on_failure: &str, during: impl Fn(&Gateway)) {
     let redis = Redis::start();
@@ -211,6 +229,26 @@ fn a_gateway_starts_without_redis_and_finds_it_later() {
     redis.up();
     wait_up(&gateway);
     assert_eq!(left(&ask(&gateway, "/three", "a")), Some(2), "now Redis counts");
+}
+
+#[test]
+fn a_wrong_password_is_told_and_never_shown() {
+    let redis = Redis::with(&["--requirepass", "right-s3cret"]);
+    let url = |password: &str| format!("redis://{password}127.0.0.1:{}", redis.port());
+    for (password, said) in [(":wrong-s3cret@", "Password authentication failed"), ("", "NOAUTH")] {
+        let gateway = plan(&url(password), PATIENT, "on_failure: local").start();
+        let line =
+            || gateway.stderr().lines().find(|line| line.contains("redis connection 1: ")).map(str::to_owned);
+        let line = crate::harness::eventually(DEADLINE, "a line about Redis", line);
+        assert!(line.contains(said) && line.contains("trying again"), "{line}");
+        assert_eq!(ask(&gateway, "/three", "a").status, 200, "it counts alone");
+        assert!(!is_up(&gateway) && !gateway.stderr().contains("s3cret"));
+        let shown = gateway.plan().run(&["config", "show", "-c", "tollgate.yaml"]);
+        assert!(shown.code == 0 && !shown.stdout.contains("s3cret"), "{shown:#?}");
+    }
+    let gateway = start(plan(&url(":right-s3cret@"), PATIENT, "on_failure: deny"));
+    assert_eq!(ask(&gateway, "/three", "a").status, 200);
+    assert!(!gateway.stderr().contains("s3cret"));
 }
 
 #[test]
