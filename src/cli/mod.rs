@@ -6,10 +6,11 @@ mod config;
 mod explain;
 mod key;
 mod output;
-mod prepare;
+mod reload;
 mod routes;
 mod run;
 mod status;
+mod upgrade;
 mod version;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -30,6 +31,8 @@ pub enum Exit {
     Unreachable = 4,
     /// The running gateway refused: a token is missing or wrong.
     Refused = 5,
+    /// The upgrade was aborted, and the old process still serves.
+    Aborted = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -55,7 +58,8 @@ Start with:
   tollgate explain -c tollgate.yaml GET http://localhost/hello
   tollgate run -c tollgate.yaml
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused,
+6 upgrade aborted.
 Data goes to stdout, talk to stderr.";
 
 /// Options of every command.
@@ -112,6 +116,12 @@ enum Command {
     /// Show the configuration, its schema, its reference, or write a first one
     #[command(subcommand)]
     Config(config::Config),
+    /// Let the running gateway read its configuration again
+    #[command(after_help = reload::AFTER)]
+    Reload(reload::Reload),
+    /// Replace the running binary without losing a connection
+    #[command(after_help = upgrade::AFTER)]
+    Upgrade(upgrade::Upgrade),
     /// Make keys for consumers
     #[command(after_help = key::AFTER)]
     Key(key::Key),
@@ -139,6 +149,8 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(&global),
         Command::Routes(routes) => routes.run(&global),
         Command::Config(config) => config.run(&global),
+        Command::Reload(reload) => reload.run(),
+        Command::Upgrade(upgrade) => upgrade.run(),
         Command::Key(key) => key.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),

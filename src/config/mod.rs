@@ -11,4 +11,4 @@ mod secrets;
 pub mod yaml;
 
 pub use document::Document;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_text};
