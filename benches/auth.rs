@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::fmt::Display;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tokio::runtime::Builder;
 use tollgate::auth::api_key::{self, ApiKeys, Key};
 use tollgate::auth::basic::Basic;
@@ -108,18 +108,24 @@ fn run(what: &str, remembered: usize, decisions: usize) -> Result<f64, String> {
         };
         let Verdict::Accepted(_) = verdict else { return Err(format!("not accepted: {verdict:?}")) };
     }
-    let start = Instant::now();
+    let start = cpu_time()?;
     let mut accepted = 0;
     for request in requests.iter().cycle().take(decisions) {
         let check = black_box(provider.check(black_box(request), &x));
         accepted += usize::from(matches!(check, Check::Now(Verdict::Accepted(_))));
     }
-    let elapsed = start.elapsed();
+    let spent = cpu_time()? - start;
     if accepted != decisions {
         return Err(format!("only {accepted} of {decisions} were accepted at once"));
     }
     #[expect(clippy::cast_precision_loss, reason = "a report")]
-    Ok(elapsed.as_nanos() as f64 / decisions.max(1) as f64)
+    Ok(spent as f64 / decisions.max(1) as f64)
+}
+
+/// Nanoseconds that this thread has run so far (Linux): unlike the time of day it leaves out who else runs here.
+fn cpu_time() -> Result<u64, String> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").map_err(text)?;
+    stat.split(' ').next().unwrap_or_default().parse().map_err(text)
 }
 
 /// A provider, and a request of each consumer.

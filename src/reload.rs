@@ -61,6 +61,7 @@ pub struct Running {
     /// Runs beside what the configuration wants.
     own: OnceLock<Arc<dyn Task>>,
     turn: Mutex<()>,
+    succeeding: Mutex<()>,
     renewed: watch::Sender<()>,
     successors: mpsc::Sender<Succession>,
 }
@@ -163,6 +164,7 @@ impl Running {
             quotas: OnceLock::new(),
             own: OnceLock::new(),
             turn: Mutex::new(()),
+            succeeding: Mutex::new(()),
             renewed: watch::channel(()).0,
             successors,
         }
@@ -194,9 +196,10 @@ impl Running {
     /// # Errors
     /// Why there is none; this process goes on.
     pub async fn succeed(&self, binary: Option<PathBuf>, within: Duration) -> Result<u32, String> {
+        let _alone = self.succeeding.try_lock().map_err(|_| "another upgrade is under way".to_owned())?;
         let (ended, end) = oneshot::channel();
         let wanted = Succession { binary, within, ended };
-        self.successors.try_send(wanted).map_err(|_| "another upgrade is under way".to_owned())?;
+        self.successors.send(wanted).await.map_err(|_| "the process is stopping".to_owned())?;
         end.await.unwrap_or_else(|_| Err("the process is stopping".to_owned()))
     }
 

@@ -75,6 +75,15 @@ pub struct Start {
 /// # Errors
 /// What keeps the gateway from starting, in a sentence for the operator.
 pub fn run(start: Start) -> Result<usize, String> {
+    let predecessor = start.predecessor.as_ref().and_then(Predecessor::second);
+    let result = start_and_stay(start);
+    if let (Err(why), Some(predecessor)) = (&result, predecessor) {
+        predecessor.refuse(why);
+    }
+    result
+}
+
+fn start_and_stay(start: Start) -> Result<usize, String> {
     let Start { path, watch, prepared, mut predecessor, arguments } = start;
     let Prepared { loaded: Some(loaded), snapshot: Some(snapshot), shared: Some(shared), sources, .. } =
         prepared
@@ -167,6 +176,8 @@ impl Process {
                 () = warm_up(&snapshot, WARM_UP) => None,
                 end = signals.end(log.as_deref()) => Some(end),
             };
+            // Held on to, it would live as long as the process.
+            drop(snapshot);
             let house = self.house(&running)?;
             let leaving = match told {
                 Some(end) => Leaving::Told(end),
@@ -250,15 +261,8 @@ impl Process {
             predecessor = Some(inherit(before, running).await?);
         }
         let settings = running.live.load().settings.clone();
-        match open_quotas(&settings, &running.shared) {
-            Ok(Some(keeper)) => drop(running.quotas.set(keeper)),
-            Ok(None) => {}
-            Err(why) => {
-                if let Some(before) = predecessor {
-                    before.refuse(&why);
-                }
-                return Err(why);
-            }
+        if let Some(keeper) = open_quotas(&settings, &running.shared)? {
+            drop(running.quotas.set(keeper));
         }
         running.adopt(&running.current.load(), None);
         house.doors.open(listening).map_err(|error| format!("a listener cannot be used: {error}"))?;

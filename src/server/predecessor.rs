@@ -50,6 +50,11 @@ impl Predecessor {
         drop(self.wire.say(&Word::Failed(why.to_owned()), PATIENCE));
     }
 
+    /// Another handle, to [refuse](Self::refuse) with whatever becomes of this one.
+    pub(super) fn second(&self) -> Option<Predecessor> {
+        Some(Predecessor { wire: self.wire.try_clone().ok()?, pid: self.pid, sockets: Legacy::default() })
+    }
+
     pub(super) fn take_sockets(&mut self) -> Legacy {
         std::mem::take(&mut self.sockets)
     }

@@ -86,6 +86,10 @@ impl Wire {
         Ok(Wire(stream))
     }
 
+    pub(super) fn try_clone(&self) -> io::Result<Wire> {
+        self.0.try_clone().map(Wire)
+    }
+
     pub(super) fn say(&mut self, word: &Word, within: Duration) -> io::Result<()> {
         let text = serde_json::to_vec(word)?;
         self.send(b'w', &text, Instant::now() + within)
