@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 mod config;
+mod diff;
 mod explain;
 mod key;
 mod output;
@@ -25,6 +26,8 @@ pub enum Exit {
     Ok = 0,
     /// The operation failed.
     Failed = 1,
+    /// The arguments are wrong; of a command whose 1 says something else, that it failed.
+    Trouble = 2,
     /// The configuration is invalid.
     Invalid = 3,
     /// The running gateway cannot be reached.
@@ -33,6 +36,11 @@ pub enum Exit {
     Refused = 5,
     /// The upgrade was aborted, and the old process still serves.
     Aborted = 6,
+}
+
+impl Exit {
+    /// `diff` has found a difference.
+    const DIFFERENT: Exit = Exit::Failed;
 }
 
 impl From<Exit> for ExitCode {
@@ -122,6 +130,9 @@ enum Command {
     /// Replace the running binary without losing a connection
     #[command(after_help = upgrade::AFTER)]
     Upgrade(upgrade::Upgrade),
+    /// Show what differs between two configurations, or what a reload would change
+    #[command(after_help = diff::AFTER)]
+    Diff(diff::Diff),
     /// Make keys for consumers
     #[command(after_help = key::AFTER)]
     Key(key::Key),
@@ -151,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Config(config) => config.run(&global),
         Command::Reload(reload) => reload.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
+        Command::Diff(diff) => diff.run(&global),
         Command::Key(key) => key.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),

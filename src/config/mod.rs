@@ -1,6 +1,7 @@
 //! The configuration file: read with positions, typed, and described.
 
 pub mod de;
+pub mod diff;
 pub mod docs;
 pub mod document;
 pub mod effective;

@@ -12,6 +12,7 @@
 mod admin;
 mod cases;
 mod config;
+mod diff;
 mod explain;
 mod harness;
 mod identity;

@@ -320,8 +320,8 @@ fn exit_codes() -> String {
         ["code", "meaning"],
         &[
             ("0", "As asked."),
-            ("1", "The operation failed."),
-            ("2", "The arguments are wrong."),
+            ("1", "The operation failed; of `diff`, that there is a difference."),
+            ("2", "The arguments are wrong; of `diff` also that it failed."),
             ("3", "The configuration is invalid; with `check --strict` also if there are warnings."),
             ("4", "The running gateway cannot be reached."),
             ("5", "The running gateway refused."),
