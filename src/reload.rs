@@ -2,19 +2,19 @@
 //! nothing at all.
 //!
 //! What has not changed goes on living: [`Snapshot::build`] takes it over from the running snapshot. What a process cannot
-//! change while it runs (sockets, threads, the user) is told apart in [`Fixed`]; it takes a successor, see
+//! change while it runs (sockets, threads, the user) is told apart by [`diff`]; it takes a successor, see
 //! [`server`](crate::server).
 
+use crate::config::diff::diff;
 use crate::config::report::{Format, report};
 use crate::config::{Loaded, effective};
 use crate::prepare::{Prepared, prepare_again};
 use crate::snapshot::{DEFAULT_KEYS, ProcessSettings, Shared, Snapshot};
 use crate::store::keeper::Keeper;
 use crate::tasks::{Supervisor, Task};
-use crate::value::{Issues, Name, Sources, counted};
+use crate::value::{Issues, Sources, counted};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -123,6 +123,31 @@ pub struct Reloaded {
     /// Process id of the successor, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor: Option<u32>,
+    /// How much differs: `+2 -1 ~3 routes`.
+    #[serde(default)]
+    pub summary: String,
+    /// What differs, a line for each change.
+    #[serde(default)]
+    pub human: String,
+    /// The same for programs.
+    #[serde(default)]
+    pub changes: serde_json::Value,
+}
+
+impl Reloaded {
+    fn of(from: &Loaded, to: &Loaded) -> Reloaded {
+        let difference = diff(from, to);
+        Reloaded {
+            from: from.hash.clone(),
+            to: to.hash.clone(),
+            applied: false,
+            needs_upgrade: difference.needs_upgrade().into_iter().map(str::to_owned).collect(),
+            successor: None,
+            summary: difference.summary(),
+            human: difference.to_string(),
+            changes: serde_json::to_value(&difference).unwrap_or_default(),
+        }
+    }
 }
 
 /// Why a configuration was not taken. The running one goes on.
@@ -237,9 +262,7 @@ impl Running {
         }
         let live = Live::new(loaded, sources);
         let before = self.live.load_full();
-        let needs_upgrade = Fixed::of(&before).differences(&Fixed::of(&live));
-        let (from, to) = (before.loaded.hash.clone(), live.loaded.hash.clone());
-        let mut reloaded = Reloaded { from, to, applied: false, needs_upgrade, successor: None };
+        let mut reloaded = Reloaded::of(&before.loaded, &live.loaded);
         if dry_run {
             return Ok(reloaded);
         }
@@ -279,7 +302,7 @@ impl Running {
     fn announce(&self, reloaded: &Reloaded) {
         match reloaded.successor {
             Some(pid) => log::info!("reloaded by process {pid}: {}", reloaded.needs_upgrade.join(", ")),
-            None => log::info!("reloaded: {}", self.current.load().describe()),
+            None => log::info!("reloaded: {}, {}", self.current.load().describe(), reloaded.summary),
         }
     }
 
@@ -323,53 +346,6 @@ pub async fn warm_up(snapshot: &Snapshot, within: Duration) {
         && !redis.ready(left()).await
     {
         log::warn!("Redis does not answer yet; limits are decided as `on_failure` says");
-    }
-}
-
-/// What a process cannot change while it runs.
-#[derive(Debug, PartialEq)]
-struct Fixed {
-    listeners: Vec<(Name, Vec<SocketAddr>)>,
-    settings: Vec<(&'static str, String)>,
-}
-
-impl Fixed {
-    fn of(live: &Live) -> Fixed {
-        let Live { loaded, settings, .. } = live;
-        let listeners = loaded.document.listeners.iter();
-        Fixed {
-            listeners: listeners
-                .map(|(name, written)| (name.value.clone(), written.bind.value.0.clone()))
-                .collect(),
-            settings: vec![
-                ("process.threads", settings.threads.to_string()),
-                ("process.user", format!("{:?}", settings.user)),
-                ("process.resolver", format!("{:?}", loaded.document.process.resolver)),
-                ("admin.bind", format!("{:?}", settings.admin)),
-                ("telemetry.access_log.to", format!("{:?}", settings.access_log)),
-                ("stores.local.quotas", format!("{:?}", settings.quotas.as_ref().map(|(path, _)| path))),
-            ],
-        }
-    }
-
-    /// What is not the same, in words.
-    fn differences(&self, new: &Fixed) -> Vec<String> {
-        let mut found = Vec::new();
-        for (name, binds) in &new.listeners {
-            match self.listeners.iter().find(|(other, _)| other == name) {
-                None => found.push(format!("listener `{name}` is new")),
-                Some((_, before)) if before != binds => {
-                    found.push(format!("listener `{name}` binds elsewhere"))
-                }
-                Some(_) => {}
-            }
-        }
-        let is_gone = |name: &Name| new.listeners.iter().all(|(other, _)| other != name);
-        let gone = self.listeners.iter().filter(|(name, _)| is_gone(name));
-        found.extend(gone.map(|(name, _)| format!("listener `{name}` is gone")));
-        let settings = self.settings.iter().zip(&new.settings).filter(|(before, after)| before != after);
-        found.extend(settings.map(|((name, _), _)| format!("`{name}` changes")));
-        found
     }
 }
 

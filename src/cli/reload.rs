@@ -65,13 +65,11 @@ fn human(told: &Reloaded) -> String {
     let (from, to) = (short(&told.from), short(&told.to));
     let done = match (told.applied, from == to) {
         (false, _) => format!("would reload {from} -> {to}"),
-        (true, true) => format!("reloaded {to}, the same text as before"),
+        (true, true) => format!("reloaded {to}"),
         (true, false) => format!("reloaded {from} -> {to}"),
     };
-    let mut text = done + "\n";
-    for reason in &told.needs_upgrade {
-        text.push_str(&format!("  {reason}: taken over by a new process\n"));
-    }
+    let mut text = format!("{done}: {}\n", told.summary);
+    told.human.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
     if let Some(pid) = told.successor {
         text.push_str(&format!("process {pid} serves now\n"));
     }
