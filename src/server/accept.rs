@@ -3,6 +3,7 @@
 use super::connections::Connections;
 use super::http1::Client;
 use super::succession::Doorkeeper;
+use super::watchdog::Probes;
 use crate::gateway::Gateway;
 use crate::listen::Listener;
 use crate::listen::connection::{Connection, Facts};
@@ -44,6 +45,8 @@ pub(super) struct Doors {
     current: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
     connections: Connections,
+    /// The watchdog's connections.
+    pub probes: Probes,
     stopping: ShutdownWatch,
     /// What is behind each listener, by its number; made anew with every configuration.
     apps: ArcSwap<Vec<Arc<App>>>,
@@ -60,8 +63,8 @@ impl Doors {
         stopping: ShutdownWatch,
     ) -> Doors {
         let (gateway, proxy) = (Arc::new(gateway), Arc::new(proxy));
-        let (apps, open) = (ArcSwap::default(), watch::channel(true).0);
-        let doors = Doors { proxy, gateway, current, metrics, connections, stopping, apps, open };
+        let (apps, open, probes) = (ArcSwap::default(), watch::channel(true).0, Probes::default());
+        let doors = Doors { proxy, gateway, current, metrics, connections, probes, stopping, apps, open };
         doors.renew();
         doors
     }
@@ -143,7 +146,12 @@ impl Door {
         let stopping = doors.stopping.clone();
         let connection = Connection::new(stream, facts, listener.limits.keepalive, Some(Box::new(guard)));
         let connection = Box::new(connection.until(stopping.clone()));
-        tokio::spawn(Client::new(app, stopping, listener.limits.keepalive).serve(connection));
+        let client = Client::new(app, stopping, listener.limits.keepalive);
+        // Known before a byte is read, so that no request is asked what it is.
+        match doors.probes.holds(peer) {
+            false => tokio::spawn(client.serve(connection)),
+            true => tokio::spawn(client.serve_probe(connection)),
+        };
     }
 }
 

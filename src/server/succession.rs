@@ -3,6 +3,7 @@
 //! before, it is killed and this process goes on.
 
 use super::sockets::Legacy;
+use super::systemd::for_successor;
 use super::wire::{PROTOCOL, Welcome, Wire, Word};
 use crate::store::handover::export;
 use crate::store::keeper::Keeper;
@@ -91,6 +92,7 @@ impl Heritage {
         let (wire, theirs) = Wire::pair().map_err(|error| format!("no sockets to talk over: {error}"))?;
         let mut command = Command::new(binary);
         command.args(&self.arguments).arg("--take-over").stdin(Stdio::from(theirs));
+        for_successor(command.as_std_mut());
         let child =
             command.spawn().map_err(|error| format!("{} cannot be started: {error}", binary.display()))?;
         Ok((Candidate(Some(child)), wire))
