@@ -1,6 +1,6 @@
 //! From a request head to its route: who sent it, is it acceptable, where does it belong.
 
-use crate::exchange::{Exchange, RequestHead, authority, set_target};
+use crate::exchange::{self, Exchange, RequestHead, authority, set_target};
 use crate::listen::connection::Facts;
 use crate::listen::{Listener, client_address};
 use crate::observe::{Telemetry, TrustIds};
@@ -33,6 +33,7 @@ pub fn identify(
     let forwarded_https =
         || head.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
     x.secure = facts.secure || (facts.trusted && forwarded_https());
+    x.tls.clone_from(&facts.tls);
     x.request_id = request_id(head, facts.trusted, telemetry);
 }
 
@@ -90,6 +91,24 @@ pub fn check_target(raw: &[u8], method: &Method) -> Result<(), Problem> {
     match raw.starts_with(b"/") || scheme(b"http://") || scheme(b"https://") {
         true => Ok(()),
         false => Err(Problem::from(Kind::BAD_PATH).detail("The target is neither a path nor an address.")),
+    }
+}
+
+/// Refuses a request on a TLS connection that was made for another host, if the two have different certificates: a proxy in
+/// between, or a client that joins connections, has taken a wrong one (RFC 9110 section 15.5.20). Without SNI there is
+/// nothing to compare.
+///
+/// # Errors
+/// It is misdirected.
+pub fn check_direction(head: &RequestHead, facts: &Facts, listener: &Listener) -> Result<(), Problem> {
+    let Some(sni) = facts.tls.as_ref().and_then(|tls| tls.sni.as_deref()) else { return Ok(()) };
+    let (Some(tls), Some(authority)) = (&listener.tls, authority(head)) else { return Ok(()) };
+    if exchange::host(authority).eq_ignore_ascii_case(sni) {
+        return Ok(());
+    }
+    match host_key(authority) {
+        Some(host) if tls.is_misdirected(sni, &host) => Err(Kind::MISDIRECTED.into()),
+        _ => Ok(()),
     }
 }
 

@@ -56,6 +56,8 @@ kinds! {
     NO_ROUTE = 404, 12, "no-route", "There is nothing at this address";
     /// Routes match in everything but the method.
     METHOD = 405, 12, "method-not-allowed", "The method is not allowed at this address";
+    /// The host belongs to another certificate than the one that the connection was made for (RFC 9110 section 15.5.20).
+    MISDIRECTED = 421, 14, "misdirected", "The host is not served on this connection";
     /// The client took too long to send its request.
     CLIENT_TIMEOUT = 408, 4, "client-timeout", "The request took too long to arrive";
     /// The body is larger than `body.max`.

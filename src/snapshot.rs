@@ -4,6 +4,7 @@ mod access;
 mod addresses;
 mod counting;
 mod inherit;
+mod listeners;
 mod routes;
 mod upstreams;
 mod versions;
@@ -21,6 +22,8 @@ use crate::config::document::{
 use crate::consumer::Consumers;
 use crate::filters::limits::Plans;
 use crate::listen::flood::Flood;
+use crate::listen::tls::Tls;
+use crate::listen::tls::tickets::Tickets;
 use crate::listen::{Limits, Listener};
 use crate::observe::access_log;
 use crate::observe::metrics::{Metrics, RouteMetrics};
@@ -91,6 +94,8 @@ pub struct Shared {
     pub memory: Arc<Memory>,
     /// What keeps them from growing.
     pub sweeper: Arc<Sweeper>,
+    /// What clients' TLS sessions are kept with.
+    pub tickets: Arc<Tickets>,
 }
 
 impl Shared {
@@ -106,6 +111,7 @@ impl Shared {
             resolver: Arc::new(Resolver::new(&document.process.resolver)?),
             client: Arc::new(Client::new(None)),
             sweeper: Arc::new(Sweeper(memory.clone())),
+            tickets: Arc::new(Tickets::new()?),
             memory,
         })
     }
@@ -203,6 +209,7 @@ impl Snapshot {
         let mut build = Build::new(&loaded.base, &shared.metrics, identity.access);
         let upstreams = build_upstreams(document, shared, running, &mut build, issues);
         addresses::check(document, issues);
+        let tls = listeners::tls(loaded, shared, running, issues);
         let telemetry = telemetry(document, issues);
         let plans = Plans::new(document.plans.iter(), &build, issues);
         counting::tell_bound(document, &plans, issues);
@@ -228,7 +235,8 @@ impl Snapshot {
             listeners: document
                 .listeners
                 .iter()
-                .map(|(name, written)| listener(&name.value, written, &shared.metrics, running))
+                .zip(tls)
+                .map(|((name, written), tls)| listener(&name.value, written, tls, &shared.metrics, running))
                 .collect(),
             telemetry,
             unrouted: shared.metrics.route("-", "-"),
@@ -366,7 +374,13 @@ fn report_unused(document: &Document, build: &Build, issues: &mut Issues) {
     }
 }
 
-fn listener(name: &Name, written: &Written, metrics: &Metrics, running: Option<&Snapshot>) -> Listener {
+fn listener(
+    name: &Name,
+    written: &Written,
+    tls: Option<Arc<Tls>>,
+    metrics: &Metrics,
+    running: Option<&Snapshot>,
+) -> Listener {
     let flood = written.limits.flood.map(|rate| {
         let before = running.and_then(|running| {
             let listener = running.listeners.iter().find(|listener| listener.name == *name)?;
@@ -381,7 +395,8 @@ fn listener(name: &Name, written: &Written, metrics: &Metrics, running: Option<&
         name: name.clone(),
         binds: written.bind.value.0.clone(),
         http1: speaks(ClientProtocol::Http1),
-        h2c: speaks(ClientProtocol::H2c),
+        h2c: tls.is_none() && speaks(ClientProtocol::H2c),
+        tls,
         trusted: Networks::new(written.trusted_proxies.iter().map(|cidr| cidr.0)),
         normalize: written.normalize,
         limits: Limits {

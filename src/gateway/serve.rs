@@ -129,14 +129,15 @@ impl Context {
 
     /// From the head of the request to its route.
     fn locate(&mut self, session: &mut Session) -> Result<(), Problem> {
-        let facts = facts(session.digest()).copied().ok_or(Kind::INTERNAL)?;
+        let facts = facts(session.digest()).cloned().ok_or(Kind::INTERNAL)?;
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
         set_up(session, listener);
         let head = session.req_header_mut();
         admit::check_target(head.raw_path(), &head.method)?;
         let mut parts = take_request(head);
         admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
-        let found = admit::find(&mut parts, listener, facts.listener, &self.snapshot.table);
+        let found = admit::check_direction(&parts, &facts, listener)
+            .and_then(|()| admit::find(&mut parts, listener, facts.listener, &self.snapshot.table));
         *head = parts.into();
         let (route, params) = found?;
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;

@@ -6,12 +6,13 @@
 //!
 //! What is known of the connection travels to the requests on it as [`Facts`], inside the engine's digest.
 
+use crate::exchange::Secured;
 use async_trait::async_trait;
 use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as EngineAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
 use std::any::Any;
@@ -26,9 +27,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
 /// What a listener knows of a connection from the moment it is accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Number of the listener it came in by.
     pub listener: u16,
@@ -38,6 +40,8 @@ pub struct Facts {
     pub local: Option<SocketAddr>,
     /// Whether it is TLS.
     pub secure: bool,
+    /// What the handshake told, if it is.
+    pub tls: Option<Arc<Secured>>,
     /// Whether the peer is a proxy whose word about the client is taken.
     pub trusted: bool,
 }
@@ -61,6 +65,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over TCP, after its handshake. Boxed, because its state is ten times as large as the others.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// An accepted connection.
@@ -105,8 +111,8 @@ impl Connection {
     ) -> Connection {
         let socket = socket.into();
         Connection {
-            proxy_digest: Arc::new(proxy_digest(facts)),
             socket_digest: Arc::new(socket_digest(socket.as_raw_fd(), &facts)),
+            proxy_digest: Arc::new(proxy_digest(facts)),
             socket,
             gathered: Gathered::default(),
             peeked: Peeked::default(),
@@ -121,6 +127,23 @@ impl Connection {
     pub fn until(mut self, stopping: watch::Receiver<bool>) -> Connection {
         self.stopping = Some(stopping);
         self
+    }
+
+    /// What the handshake told, if this is TLS.
+    pub fn secured(&self) -> Option<&Secured> {
+        let facts: &Facts = self.proxy_digest.user_data.as_deref()?.downcast_ref()?;
+        facts.tls.as_deref()
+    }
+
+    /// Says goodbye to a client that nothing more will be sent to, so that it need not take the end for an attack (RFC 8446
+    /// section 6.1). Only what can be sent without waiting.
+    pub fn part(&mut self) {
+        if let Socket::Tls(stream) = &mut self.socket {
+            stream.get_mut().1.send_close_notify();
+            if let Err(error) = send_at_once(stream, &[]) {
+                log::debug!("parting from a client: {error}");
+            }
+        }
     }
 
     /// Gives back what was read last, to be read again by somebody else.
@@ -230,7 +253,13 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_drain(cx)
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        match &mut this.socket {
+            // What the socket did not take at once stays in the session.
+            Socket::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -239,6 +268,7 @@ impl AsyncWrite for Connection {
         match &mut this.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -247,9 +277,11 @@ impl Drop for Connection {
     /// As the engine's stream does: what was gathered for a response that broke off still goes out if it can at once.
     fn drop(&mut self) {
         if !self.gathered.is_empty() {
-            let _ = match &self.socket {
-                Socket::Tcp(stream) => stream.try_write(self.gathered.unsent()),
-                Socket::Unix(stream) => stream.try_write(self.gathered.unsent()),
+            let unsent = self.gathered.unsent();
+            let _ = match &mut self.socket {
+                Socket::Tcp(stream) => stream.try_write(unsent),
+                Socket::Unix(stream) => stream.try_write(unsent),
+                Socket::Tls(stream) => send_at_once(stream, unsent),
             };
         }
     }
@@ -299,7 +331,13 @@ impl UniqueID for Connection {
     }
 }
 
-impl Ssl for Connection {}
+impl Ssl for Connection {
+    /// What the handshake agreed on; by this the engine knows that HTTP/2 is spoken. It is given no digest: what one would
+    /// tell is among the facts.
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.secured().map(|tls| if tls.h2 { ALPN::H2 } else { ALPN::H1 })
+    }
+}
 
 impl GetTimingDigest for Connection {
     /// Nothing: the engine asks for every request, nobody reads it, and a list with an entry would be an allocation.
@@ -403,8 +441,11 @@ impl Socket {
             // A short send(2) tells tokio that the socket is full; a short writev(2) does not.
             (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),
+            (Socket::Tls(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
             (Socket::Unix(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            // Slices end up in common records.
+            (Socket::Tls(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 }
@@ -414,6 +455,11 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Tls(stream) => match ready!(Pin::new(stream).poll_read(cx, buf)) {
+                // Many clients just close. Whether a request is whole is told by its framing, never by the end.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                read => Poll::Ready(read),
+            },
         }
     }
 }
@@ -423,6 +469,7 @@ impl AsRawFd for Socket {
         match self {
             Socket::Tcp(stream) => stream.as_raw_fd(),
             Socket::Unix(stream) => stream.as_raw_fd(),
+            Socket::Tls(stream) => stream.get_ref().0.as_raw_fd(),
         }
     }
 }
@@ -439,6 +486,31 @@ impl From<UnixStream> for Socket {
     }
 }
 
+impl From<Box<TlsStream<TcpStream>>> for Socket {
+    fn from(stream: Box<TlsStream<TcpStream>>) -> Socket {
+        Socket::Tls(stream)
+    }
+}
+
+/// Sends what the kernel takes without waiting.
+fn send_at_once(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) -> io::Result<usize> {
+    struct AtOnce<'a>(&'a TcpStream);
+    impl io::Write for AtOnce<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.try_write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (socket, session) = stream.get_mut();
+    io::Write::write_all(&mut session.writer(), bytes)?;
+    while session.wants_write() {
+        session.write_tls(&mut AtOnce(socket))?;
+    }
+    Ok(bytes.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -449,7 +521,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     fn some_facts(peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Facts {
-        Facts { listener: 3, peer, local, secure: false, trusted: true }
+        Facts { listener: 3, peer, local, secure: false, tls: None, trusted: true }
     }
 
     fn over(socket: impl Into<Socket>) -> Connection {
@@ -490,7 +562,7 @@ mod tests {
         let told: SocketAddr = "192.0.2.7:4711".parse().unwrap();
         assert_ne!(told, peer);
         let facts_told = some_facts(Some(told), Some(local));
-        let mut stream: Stream = Box::new(Connection::new(served, facts_told, SOON, None));
+        let mut stream: Stream = Box::new(Connection::new(served, facts_told.clone(), SOON, None));
         for body in [&b"small"[..], &noise(64 << 10)] {
             client.write_all(b"GET /a HTTP/1.1\r\nhost: b\r\n\r\n").await.unwrap();
             let mut session = ServerSession::new_http1(stream);

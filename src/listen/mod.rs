@@ -3,6 +3,7 @@
 pub mod bind;
 pub mod connection;
 pub mod flood;
+pub mod tls;
 
 use crate::value::{Name, Networks, Normalize};
 use flood::Flood;
@@ -11,6 +12,7 @@ use prometheus::IntCounter;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tls::Tls;
 
 /// A listener, ready to run.
 pub struct Listener {
@@ -20,6 +22,8 @@ pub struct Listener {
     pub binds: Vec<SocketAddr>,
     /// Whether clients may speak HTTP/1.1.
     pub http1: bool,
+    /// TLS, unless clients speak in cleartext.
+    pub tls: Option<Arc<Tls>>,
     /// Whether clients may speak HTTP/2 with prior knowledge.
     pub h2c: bool,
     /// Proxies whose word about the client is taken.

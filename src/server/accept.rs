@@ -1,9 +1,10 @@
 //! Accept loops: from a listening socket to the engine.
 
-use super::connections::Connections;
+use super::connections::{Connections, Guard};
 use super::http1::Client;
 use crate::gateway::Gateway;
-use crate::listen::connection::{Connection, Facts};
+use crate::listen::connection::{Connection, Facts, Socket};
+use crate::listen::tls::Tls;
 use crate::observe::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::value::Name;
@@ -18,7 +19,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 /// How long accepting pauses when the process has no file descriptor left.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
@@ -102,17 +103,56 @@ impl Door {
         }
     }
 
-    fn enter(&self, doors: &Doors, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn enter(&self, doors: &Doors, stream: TcpStream, peer: SocketAddr) {
         let snapshot = doors.current.load();
         let Some(listener) = snapshot.listeners.get(usize::from(self.number)) else { return };
-        let local = Some(self.address).filter(|address| !address.ip().is_unspecified());
-        let trusted = listener.trusted.contains(peer.ip());
-        let facts = Facts { listener: self.number, peer: Some(peer), local, secure: false, trusted };
-        let guard = doors.connections.open(self.gauge.clone());
-        let (app, stopping) = (self.app.clone(), doors.stopping.clone());
-        let connection = Connection::new(stream, facts, listener.limits.keepalive, Some(Box::new(guard)));
-        let connection = Box::new(connection.until(stopping.clone()));
-        tokio::spawn(Client::new(app, stopping, listener.limits.keepalive).serve(connection));
+        let facts = Facts {
+            listener: self.number,
+            peer: Some(peer),
+            local: Some(self.address).filter(|address| !address.ip().is_unspecified()),
+            secure: false,
+            tls: None,
+            trusted: listener.trusted.contains(peer.ip()),
+        };
+        let newcomer = Newcomer {
+            facts,
+            keepalive: listener.limits.keepalive,
+            guard: doors.connections.open(self.gauge.clone()),
+            app: self.app.clone(),
+            stopping: doors.stopping.clone(),
+        };
+        match &listener.tls {
+            None => newcomer.serve(stream),
+            Some(tls) => drop(tokio::spawn(newcomer.secure(stream, tls.clone()))),
+        }
+    }
+}
+
+/// A connection that has been accepted, with everything but its socket.
+struct Newcomer {
+    facts: Facts,
+    keepalive: Duration,
+    guard: Guard,
+    app: Arc<App>,
+    stopping: ShutdownWatch,
+}
+
+impl Newcomer {
+    /// Serves it after its handshake. That has a deadline of its own and keeps nobody else waiting; a stop does not cut it
+    /// off, so that whoever was accepted is also heard.
+    async fn secure(mut self, stream: TcpStream, tls: Arc<Tls>) {
+        if let Some(handshaken) = tls.accept(stream).await {
+            self.facts.secure = true;
+            self.facts.tls = Some(handshaken.secured);
+            self.serve(handshaken.stream);
+        }
+    }
+
+    /// A task of its own, so that what a handshake needs is not kept along with the connection.
+    fn serve(self, socket: impl Into<Socket>) {
+        let connection = Connection::new(socket, self.facts, self.keepalive, Some(Box::new(self.guard)));
+        let connection = Box::new(connection.until(self.stopping.clone()));
+        tokio::spawn(Client::new(self.app, self.stopping, self.keepalive).serve(connection));
     }
 }
 
