@@ -2,13 +2,14 @@
 
 use crate::exchange::{self, Exchange, RequestHead, authority, set_target};
 use crate::listen::connection::Facts;
+use crate::listen::document::RedirectHttps;
 use crate::listen::{Listener, client_address};
 use crate::observe::{Telemetry, TrustIds};
-use crate::reply::{Kind, Problem};
+use crate::reply::{Kind, Problem, Reply};
 use crate::route::{Found, Lookup, Table};
 use crate::value::{Params, PathError, host_key, normalize};
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Method, Version};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -110,6 +111,37 @@ pub fn check_direction(head: &RequestHead, facts: &Facts, listener: &Listener) -
         Some(host) if tls.is_misdirected(sni, &host) => Err(Kind::MISDIRECTED.into()),
         _ => Ok(()),
     }
+}
+
+/// Whether a request is sent to https whatever it asks for.
+pub fn is_redirected(x: &Exchange, listener: &Listener) -> bool {
+    listener.redirect_https.is_some() && !x.secure
+}
+
+/// Refuses what cannot be sent elsewhere, or should not be a request at all.
+///
+/// # Errors
+/// It is too large, or without a host.
+pub fn check_redirected(head: &RequestHead, listener: &Listener) -> Result<(), Problem> {
+    check_size(head, listener)?;
+    check_length(head)?;
+    host(head)?.map(drop).ok_or(Kind::BAD_HOST.into())
+}
+
+/// The same address over https.
+pub fn redirect_https(head: &RequestHead, listener: &Listener) -> Option<Reply> {
+    let RedirectHttps { status, port } = listener.redirect_https?;
+    let host = host(head).ok()??;
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let location = HeaderValue::from_str(&format!("https://{host}{port}{target}")).ok()?;
+    Some(Reply {
+        status,
+        headers: vec![(LOCATION, location)],
+        body: Bytes::new(),
+        reason: None,
+        problem: None,
+    })
 }
 
 /// Finds the route. The path is brought to its normal form once, here; what is matched is what is sent on.

@@ -22,6 +22,7 @@ use crate::config::document::{
 use crate::consumer::Consumers;
 use crate::filters::limits::Plans;
 use crate::listen::flood::Flood;
+use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::listen::tls::Tls;
 use crate::listen::tls::tickets::Tickets;
 use crate::listen::{Limits, Listener};
@@ -258,7 +259,8 @@ impl Snapshot {
         let providers = self.providers.iter().flat_map(|named| named.provider.tasks());
         let redis = self.redis.iter().flat_map(|(_, redis)| redis.tasks().iter().cloned());
         let fast = self.fast.iter().map(|fast| fast.clone() as Arc<dyn Task>);
-        upstreams.chain(providers).chain(redis).chain(fast).collect()
+        let tls = self.listeners.iter().filter_map(|listener| Some(listener.tls.clone()? as Arc<dyn Task>));
+        upstreams.chain(providers).chain(redis).chain(fast).chain(tls).collect()
     }
 }
 
@@ -397,6 +399,11 @@ fn listener(
         http1: speaks(ClientProtocol::Http1),
         h2c: tls.is_none() && speaks(ClientProtocol::H2c),
         tls,
+        proxy_protocol: written.proxy_protocol.as_ref().map(|proxy| ProxyProtocol {
+            from: Networks::new(proxy.value.from.0.iter().map(|cidr| cidr.0)),
+            metrics: metrics.proxy_protocol(name.as_str()),
+        }),
+        redirect_https: written.redirect_https.as_ref().map(|redirect| redirect.value),
         trusted: Networks::new(written.trusted_proxies.iter().map(|cidr| cidr.0)),
         normalize: written.normalize,
         limits: Limits {
@@ -404,6 +411,7 @@ fn listener(
             headers: limits.headers.map_or(default.headers, |count| count as usize),
             uri: limits.uri.map_or(default.uri, |size| size.0),
             keepalive: limits.keepalive.map_or(default.keepalive, |span| span.0),
+            handshake: limits.handshake_timeout.map_or(default.handshake, |span| span.0),
         },
         flood,
     }

@@ -8,6 +8,7 @@ use crate::consumer::document::Consumer;
 use crate::filters::auth::rules::Auth;
 use crate::filters::limits::rules::{Backend, Limits, Plan};
 use crate::filters::rules::{BodyRule, IpRules, Maintenance, RequestRules, ResponseRules, Timeouts};
+use crate::listen::document::{ProxyProtocol, RedirectHttps};
 use crate::listen::tls::document::Tls;
 use crate::route::matching::Match;
 use crate::store::document::Stores;
@@ -314,6 +315,11 @@ pub struct Listener {
     pub protocols: Option<Vec<ClientProtocol>>,
     /// Certificates; with them clients speak TLS.
     pub tls: Option<Spanned<Tls>>,
+    /// Sends every request that comes in cleartext to https, with this status: `308`, or `308 to 8443` for another port than
+    /// 443. Path and query stay. What a trusted proxy has taken over TLS is served.
+    pub redirect_https: Option<Spanned<RedirectHttps>>,
+    /// Load balancers that tell where connections come from by the PROXY protocol.
+    pub proxy_protocol: Option<Spanned<ProxyProtocol>>,
     /// Proxies in front of tollgate, as addresses or networks. Only what they say of a client's address is believed.
     #[serde(default)]
     pub trusted_proxies: Vec<Cidr>,
@@ -351,7 +357,7 @@ pub struct ListenerLimits {
     pub uri: Option<ByteSize>,
     /// How long an idle connection is kept. Default `75s`.
     pub keepalive: Option<Span>,
-    /// How long a TLS handshake may take. Default `10s`.
+    /// How long the PROXY protocol's header and the TLS handshake may take together. Default `10s`.
     pub handshake_timeout: Option<Span>,
     /// Most requests from one client address, counted coarsely before anything else is looked at; more is answered 429.
     /// IPv6 addresses count by their first 64 bits. Default: no limit.

@@ -14,7 +14,7 @@ mod tls;
 
 pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
 pub use handles::{ActiveRequest, Attempt, RouteMetrics, UpstreamMetrics};
-pub use tls::{TlsFailure, TlsMetrics};
+pub use tls::{ProxyFailure, ProxyMetrics, TlsFailure, TlsMetrics};
 
 use access::AccessFamilies;
 use handles::{RouteSeries, UpstreamSeries};
@@ -336,6 +336,7 @@ mod tests {
         metrics.connections("web").inc();
         metrics.touch_access();
         metrics.tls("web").accepted(true);
+        metrics.proxy_protocol("web").failed(ProxyFailure::Missing);
         metrics.certificates(&[("web".into(), "web.pem".into(), 1)]);
         metrics.config_loaded("9f3c2e", "1");
         metrics
@@ -369,6 +370,7 @@ mod tests {
             ("tollgate_limit_decisions_total", "counter"),
             ("tollgate_limit_keys", "gauge"),
             ("tollgate_limit_keys_evicted_total", "counter"),
+            ("tollgate_proxy_protocol_failures_total", "counter"),
             ("tollgate_redis_up", "gauge"),
             ("tollgate_tls_cert_not_after_seconds", "gauge"),
             ("tollgate_tls_handshake_failures_total", "counter"),

@@ -3,9 +3,10 @@
 use super::connections::{Connections, Guard};
 use super::http1::Client;
 use crate::gateway::Gateway;
+use crate::listen::Listener;
 use crate::listen::connection::{Connection, Facts, Socket};
-use crate::listen::tls::Tls;
-use crate::observe::metrics::Metrics;
+use crate::listen::proxy_protocol::{self, Told};
+use crate::observe::metrics::{Metrics, ProxyFailure};
 use crate::snapshot::Snapshot;
 use crate::value::Name;
 use arc_swap::ArcSwap;
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout_at};
 
 /// How long accepting pauses when the process has no file descriptor left.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
@@ -106,24 +108,25 @@ impl Door {
     fn enter(&self, doors: &Doors, stream: TcpStream, peer: SocketAddr) {
         let snapshot = doors.current.load();
         let Some(listener) = snapshot.listeners.get(usize::from(self.number)) else { return };
-        let facts = Facts {
-            listener: self.number,
-            peer: Some(peer),
-            local: Some(self.address).filter(|address| !address.ip().is_unspecified()),
-            secure: false,
-            tls: None,
-            trusted: listener.trusted.contains(peer.ip()),
-        };
         let newcomer = Newcomer {
-            facts,
+            facts: Facts {
+                listener: self.number,
+                peer: Some(peer),
+                local: Some(self.address).filter(|address| !address.ip().is_unspecified()),
+                secure: false,
+                tls: None,
+                trusted: listener.trusted.contains(peer.ip()),
+            },
             keepalive: listener.limits.keepalive,
             guard: doors.connections.open(self.gauge.clone()),
             app: self.app.clone(),
             stopping: doors.stopping.clone(),
         };
+        let proxy = &listener.proxy_protocol;
+        let is_proxied = proxy.as_ref().is_some_and(|proxy| proxy.from.contains(peer.ip()));
         match &listener.tls {
-            None => newcomer.serve(stream),
-            Some(tls) => drop(tokio::spawn(newcomer.secure(stream, tls.clone()))),
+            None if !is_proxied => newcomer.serve(stream),
+            _ => drop(tokio::spawn(newcomer.introduce(stream, doors.current.load_full(), is_proxied))),
         }
     }
 }
@@ -138,14 +141,49 @@ struct Newcomer {
 }
 
 impl Newcomer {
-    /// Serves it after its handshake. That has a deadline of its own and keeps nobody else waiting; a stop does not cut it
-    /// off, so that whoever was accepted is also heard.
-    async fn secure(mut self, stream: TcpStream, tls: Arc<Tls>) {
-        if let Some(handshaken) = tls.accept(stream).await {
-            self.facts.secure = true;
-            self.facts.tls = Some(handshaken.secured);
-            self.serve(handshaken.stream);
+    /// Serves it after what comes before the first request. That has a deadline of its own and keeps nobody else waiting; a
+    /// stop does not cut it off, so that whoever was accepted is also heard.
+    async fn introduce(mut self, mut stream: TcpStream, snapshot: Arc<Snapshot>, is_proxied: bool) {
+        let Some(listener) = snapshot.listeners.get(usize::from(self.facts.listener)) else { return };
+        let deadline = Instant::now() + listener.limits.handshake;
+        if is_proxied && self.hear_proxy(&mut stream, listener, deadline).await.is_none() {
+            return;
         }
+        match &listener.tls {
+            None => self.serve(stream),
+            Some(tls) => {
+                if let Some(handshaken) = tls.accept(stream, deadline).await {
+                    self.facts.secure = true;
+                    self.facts.tls = Some(handshaken.secured);
+                    self.serve(handshaken.stream);
+                }
+            }
+        }
+    }
+
+    /// Takes over what the load balancer in front tells; `None` when that is not as it should be.
+    async fn hear_proxy(
+        &mut self,
+        stream: &mut TcpStream,
+        listener: &Listener,
+        deadline: Instant,
+    ) -> Option<()> {
+        let told = timeout_at(deadline, proxy_protocol::read(stream)).await;
+        match told.unwrap_or(Err(ProxyFailure::Timeout)) {
+            Ok(Told::Nothing) => {}
+            Ok(Told::Addresses { source, destination }) => {
+                self.facts.peer = Some(source);
+                self.facts.local = Some(destination);
+                self.facts.trusted = listener.trusted.contains(source.ip());
+            }
+            Err(failure) => {
+                if let Some(proxy) = &listener.proxy_protocol {
+                    proxy.metrics.failed(failure);
+                }
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// A task of its own, so that what a handshake needs is not kept along with the connection.

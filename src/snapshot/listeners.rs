@@ -9,10 +9,6 @@ use crate::listen::tls::{Fault, File, Material, PairFiles, Spec, Tls};
 use crate::value::{At, Code, Issue, Issues, Name, Spanned};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a handshake may take when nobody says.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// TLS of every listener, in their order; what is wrong is reported. A listener whose settings and files are the same as
 /// before keeps what it has.
@@ -25,6 +21,7 @@ pub(super) fn tls(
     let mut all = Vec::new();
     for (name, written) in loaded.document.listeners.iter() {
         check_protocols(name, written, issues);
+        check_doors(name, written, issues);
         let before = running.and_then(|running| {
             running.listeners.iter().find(|listener| listener.name == name.value)?.tls.as_ref()
         });
@@ -46,7 +43,9 @@ pub(super) fn tls(
 fn check_protocols(name: &Spanned<Name>, written: &Written, issues: &mut Issues) {
     let speaks = |protocol| written.protocols.as_ref().is_some_and(|all| all.contains(&protocol));
     let wrong = match &written.tls {
-        Some(_) if speaks(ClientProtocol::H2c) => Some(("`h2c` is cleartext, but `tls` is set", "write `h2`")),
+        Some(_) if speaks(ClientProtocol::H2c) => {
+            Some(("`h2c` is cleartext, but `tls` is set", "write `h2`"))
+        }
         None if speaks(ClientProtocol::H2) => {
             Some(("`h2` needs `tls`", "write `h2c` for HTTP/2 in cleartext"))
         }
@@ -58,11 +57,29 @@ fn check_protocols(name: &Spanned<Name>, written: &Written, issues: &mut Issues)
     }
 }
 
+fn check_doors(name: &Spanned<Name>, written: &Written, issues: &mut Issues) {
+    if let (Some(redirect), Some(_)) = (&written.redirect_https, &written.tls) {
+        let message = format!("listener `{}` speaks TLS: there is nothing to redirect", name.value);
+        let issue = Issue::new(Code::CONFLICT, message).at(redirect.at);
+        issues.push(issue.help(
+            "add a listener without `tls`, such as `plain: { bind: 0.0.0.0:80, redirect_https: 308 }`",
+        ));
+    }
+    if let Some(proxy) = written.proxy_protocol.as_ref().filter(|proxy| proxy.value.from.0.is_empty()) {
+        let message = format!("nobody may speak the PROXY protocol on listener `{}`", name.value);
+        issues.push(Issue::new(Code::EMPTY, message).at(proxy.at).help("name the load balancers in `from`"));
+    }
+}
+
 /// A pair as written: certificate and key.
 type Pair<'a> = (&'a Spanned<PathBuf>, &'a Spanned<PathBuf>);
 
 /// The pairs in their order: the short form first.
-fn pairs<'a>(name: &Spanned<Name>, tls: &'a Spanned<WrittenTls>, issues: &mut Issues) -> Option<Vec<Pair<'a>>> {
+fn pairs<'a>(
+    name: &Spanned<Name>,
+    tls: &'a Spanned<WrittenTls>,
+    issues: &mut Issues,
+) -> Option<Vec<Pair<'a>>> {
     let listed = tls.value.certs.iter().map(|files| (&files.value.cert, &files.value.key));
     let missing = |what: &str, at: At| {
         let message = format!("`tls` of listener `{}` has no `{what}`", name.value);
@@ -74,13 +91,21 @@ fn pairs<'a>(name: &Spanned<Name>, tls: &'a Spanned<WrittenTls>, issues: &mut Is
         (None, Some(key)) => issues.take(Err(missing("cert", key.at))),
         (None, None) if tls.value.certs.is_empty() => {
             let issue = missing("cert", tls.at);
-            issues.take(Err(issue.help("write `tls: { cert: server.pem, key: server.key }`, or a list of `certs`")))
+            issues.take(Err(
+                issue.help("write `tls: { cert: server.pem, key: server.key }`, or a list of `certs`")
+            ))
         }
         (None, None) => Some(listed.collect()),
     }
 }
 
-fn spec(base: &Path, name: &Spanned<Name>, written: &Written, tls: &Spanned<WrittenTls>, pairs: &[Pair<'_>]) -> Spec {
+fn spec(
+    base: &Path,
+    name: &Spanned<Name>,
+    written: &Written,
+    tls: &Spanned<WrittenTls>,
+    pairs: &[Pair<'_>],
+) -> Spec {
     let speaks = |protocol| written.protocols.as_ref().is_none_or(|protocols| protocols.contains(&protocol));
     let files = |(cert, key): &Pair<'_>| PairFiles {
         cert: base.join(&cert.value),
@@ -93,7 +118,6 @@ fn spec(base: &Path, name: &Spanned<Name>, written: &Written, tls: &Spanned<Writ
         min: tls.value.min,
         h2: speaks(ClientProtocol::H2),
         http1: speaks(ClientProtocol::Http1),
-        handshake: written.limits.handshake_timeout.map_or(HANDSHAKE, |span| span.0),
     }
 }
 
@@ -125,7 +149,8 @@ fn finding(fault: &Fault, pairs: &[Pair<'_>]) -> Issue {
         File::Certificate(number) => ("certificate", pairs.get(number).map(|(cert, _)| *cert)),
         File::Key(number) => ("key", pairs.get(number).map(|(_, key)| *key)),
     };
-    let (path, at) = file.map_or((String::new(), At::NOWHERE), |file| (file.value.display().to_string(), file.at));
+    let (path, at) =
+        file.map_or((String::new(), At::NOWHERE), |file| (file.value.display().to_string(), file.at));
     match fault.unreadable {
         true => Issue::new(Code::UNREADABLE, format!("{what} `{path}` cannot be read: {}", fault.why)).at(at),
         false => Issue::new(Code::BAD_TLS, format!("{what} `{path}` cannot be used: {}", fault.why)).at(at),

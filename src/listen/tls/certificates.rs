@@ -61,7 +61,10 @@ impl Certificates {
 
     /// The certificates that a client may be shown that asks for this name.
     fn shown(&self, sni: &str) -> &[usize] {
-        [self.exactly(sni), self.by_wildcard(sni)].into_iter().find(|places| !places.is_empty()).unwrap_or(&[0])
+        [self.exactly(sni), self.by_wildcard(sni)]
+            .into_iter()
+            .find(|places| !places.is_empty())
+            .unwrap_or(&[0])
     }
 
     fn exactly(&self, name: &str) -> &[usize] {

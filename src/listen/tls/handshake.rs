@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, CipherSuite, HandshakeKind, ProtocolVersion, ServerConnection};
 use tokio_rustls::server::TlsStream;
@@ -27,9 +27,9 @@ const HANDSHAKE: u8 = 22;
 const NOT_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 51\r\nconnection: close\r\n\r\nThis port speaks TLS: write https:// before a host\n";
 
 impl Tls {
-    /// Does the server's part of a handshake, in the time that is set for it. What fails is counted, and closed.
-    pub async fn accept(&self, stream: TcpStream) -> Option<Handshaken> {
-        let failure = match timeout(self.spec.handshake, self.shake_hands(stream)).await {
+    /// Does the server's part of a handshake until `deadline`. What fails is counted, and closed.
+    pub async fn accept(&self, stream: TcpStream, deadline: Instant) -> Option<Handshaken> {
+        let failure = match timeout_at(deadline, self.shake_hands(stream)).await {
             Ok(Ok(handshaken)) => {
                 self.metrics.accepted(handshaken.secured.resumed);
                 return Some(handshaken);

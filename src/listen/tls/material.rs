@@ -28,6 +28,17 @@ pub struct Fault {
     pub why: String,
 }
 
+impl Fault {
+    /// In words, with the path.
+    pub(super) fn told(&self, spec: &Spec) -> String {
+        let path = match self.file {
+            File::Certificate(number) => spec.pairs.get(number).map(|pair| &pair.cert),
+            File::Key(number) => spec.pairs.get(number).map(|pair| &pair.key),
+        };
+        format!("`{}`: {}", path.map_or_else(Default::default, |path| path.display().to_string()), self.why)
+    }
+}
+
 /// A file that TLS is made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {

@@ -10,6 +10,7 @@ mod handshake;
 mod material;
 pub mod pair;
 pub mod tickets;
+mod watch;
 
 pub use handshake::Handshaken;
 pub use material::{Fault, File, Material};
@@ -18,9 +19,8 @@ use crate::observe::metrics::TlsMetrics;
 use arc_swap::ArcSwap;
 use certificates::Certificates;
 use document::Version;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tickets::{Bound, Tickets};
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::server::NoServerSessionStorage;
@@ -39,8 +39,13 @@ pub struct Spec {
     pub h2: bool,
     /// Whether HTTP/1.1 is offered.
     pub http1: bool,
-    /// How long a handshake may take.
-    pub handshake: Duration,
+}
+
+impl Spec {
+    /// All files.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        self.pairs.iter().flat_map(|pair| [pair.cert.as_path(), &pair.key])
+    }
 }
 
 /// Where a certificate and its key are.
@@ -56,6 +61,8 @@ pub struct PairFiles {
 
 /// TLS of a listener, ready to run.
 pub struct Tls {
+    /// What the log calls the watch over its files.
+    task: String,
     spec: Spec,
     live: ArcSwap<Live>,
     tickets: Arc<Tickets>,
@@ -82,7 +89,8 @@ impl Tls {
         metrics: TlsMetrics,
     ) -> Result<Tls, String> {
         let live = Live::new(&spec, material, &tickets)?;
-        Ok(Tls { spec, live: ArcSwap::from_pointee(live), tickets, metrics })
+        let task = format!("certificates of {}", spec.listener);
+        Ok(Tls { task, spec, live: ArcSwap::from_pointee(live), tickets, metrics })
     }
 
     /// Whether it was made from the same settings and files with the same content.
@@ -104,7 +112,8 @@ impl Tls {
 impl Live {
     fn new(spec: &Spec, material: Material, tickets: &Arc<Tickets>) -> Result<Live, String> {
         let certificates = Arc::new(Certificates::new(material.pairs));
-        let builder = ServerConfig::builder_with_provider(crypto()).with_protocol_versions(versions(spec.min));
+        let builder =
+            ServerConfig::builder_with_provider(crypto()).with_protocol_versions(versions(spec.min));
         let builder = builder.map_err(|cause| cause.to_string())?.with_no_client_auth();
         let mut config = builder.with_cert_resolver(certificates.clone());
         config.alpn_protocols = [(spec.h2, &b"h2"[..]), (spec.http1, b"http/1.1")]

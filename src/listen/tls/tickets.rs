@@ -148,8 +148,7 @@ impl Key {
     fn seal(&self, random: &SystemRandom, context: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce).ok()?;
-        let mut ticket =
-            Vec::with_capacity(NAME + NONCE_LEN + plain.len() + CHACHA20_POLY1305.tag_len());
+        let mut ticket = Vec::with_capacity(NAME + NONCE_LEN + plain.len() + CHACHA20_POLY1305.tag_len());
         ticket.extend_from_slice(&self.name);
         ticket.extend_from_slice(&nonce);
         ticket.extend_from_slice(plain);

@@ -1,15 +1,16 @@
-//! What TLS on the side of clients is counted with.
+//! What comes before a client's first request, and is counted: PROXY protocol and TLS.
 
 use super::Metrics;
 use super::series::{Declare, Family};
 use prometheus::{Error, Gauge, IntCounter};
 
-/// Metrics of TLS listeners.
+/// Metrics of connections that begin.
 pub(super) struct TlsFamilies {
     handshakes: Family<IntCounter>,
     failures: Family<IntCounter>,
     not_after: Family<Gauge>,
     reloads: Family<IntCounter>,
+    proxy: Family<IntCounter>,
 }
 
 impl TlsFamilies {
@@ -34,6 +35,11 @@ impl TlsFamilies {
                 "tollgate_tls_reloads_total",
                 "Changed files of certificates and keys that were read: ok, or failed where what was before stays in use.",
                 &["listener", "result"],
+            )?,
+            proxy: to.counters(
+                "tollgate_proxy_protocol_failures_total",
+                "Connections from `proxy_protocol.from` that were closed for want of a good header: by reason.",
+                &["listener", "reason"],
             )?,
         })
     }
@@ -86,6 +92,32 @@ impl TlsFailure {
     }
 }
 
+/// Why there is no header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyFailure {
+    /// Something else came.
+    Missing,
+    /// It is not as it should be.
+    Malformed,
+    /// The connection ended before.
+    Closed,
+    /// It took too long.
+    Timeout,
+}
+
+/// What a listener counts connections with that lack a header of the PROXY protocol.
+#[derive(Clone)]
+pub struct ProxyMetrics([IntCounter; 4]);
+
+impl ProxyMetrics {
+    /// Counts one.
+    pub fn failed(&self, failure: ProxyFailure) {
+        if let Some(counter) = self.0.get(failure as usize) {
+            counter.inc();
+        }
+    }
+}
+
 /// What a listener counts its handshakes with.
 #[derive(Clone)]
 pub struct TlsMetrics {
@@ -126,6 +158,12 @@ impl Metrics {
             reloaded: tls.reloads.series(&[listener, "ok"]),
             not_reloaded: tls.reloads.series(&[listener, "failed"]),
         }
+    }
+
+    /// The PROXY protocol's metrics of a listener; the same name gives the same series.
+    pub fn proxy_protocol(&self, listener: &str) -> ProxyMetrics {
+        let reasons = ["missing", "malformed", "closed", "timeout"];
+        ProxyMetrics(reasons.map(|reason| self.families.tls.proxy.series(&[listener, reason])))
     }
 
     /// Tells until when the certificates in use are good: listener, certificate, seconds since 1970. Others are forgotten.
