@@ -21,4 +21,5 @@ mod redis;
 mod relay;
 mod signals;
 mod tidy;
+mod tls_listener;
 mod upstreams;
