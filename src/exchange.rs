@@ -74,6 +74,31 @@ pub struct Secured {
     pub resumed: bool,
     /// Whether HTTP/2 was agreed on (RFC 7301).
     pub h2: bool,
+    /// The certificate that the client has shown, verified.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A client's certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// `sha256:` and the hexadecimal digits of its digest.
+    pub fingerprint: Box<str>,
+    /// Its subject, as RFC 4514 writes it.
+    pub subject: Box<str>,
+    /// The common name in the subject.
+    pub common_name: Option<Box<str>>,
+    /// Alternative names: hosts.
+    pub dns: Vec<Box<str>>,
+    /// Alternative names: URIs, such as those of SPIFFE.
+    pub uris: Vec<Box<str>>,
+    /// Alternative names: mail addresses.
+    pub emails: Vec<Box<str>>,
+    /// When it stops being good, seconds since 1970.
+    pub not_after: i64,
+    /// `Client-Cert` for the upstream (RFC 9440 section 2.2).
+    pub header: Option<HeaderValue>,
+    /// `Client-Cert-Chain` for the upstream (RFC 9440 section 2.3).
+    pub chain_header: Option<HeaderValue>,
 }
 
 /// What a set of limits said of a request.

@@ -63,7 +63,7 @@
 //! ## Deliberately absent
 //!
 //! The engine's `Server` and `Service` (see [`server`] for why), its load balancer (see [`upstream`]), its compression and
-//! other modules. Not here yet, with room left: cache, TLS listeners, reload, upgrade.
+//! other modules. Not here yet, with room left: cache, reload, upgrade.
 
 pub mod value;
 pub mod consumer;

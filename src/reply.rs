@@ -72,6 +72,8 @@ kinds! {
     INVALID_TOKEN = 401, 16, "invalid-token", "The credentials are not valid";
     /// The key is not known, or no longer good.
     INVALID_KEY = 401, 16, "invalid-key", "The key is not valid";
+    /// The certificate that the client has shown is not good for this address, or no longer.
+    INVALID_CERTIFICATE = 401, 16, "invalid-certificate", "The certificate is not valid";
     /// The credential is good, but its scope does not reach this far.
     INSUFFICIENT_SCOPE = 403, 7, "insufficient-scope", "The credentials do not reach this far";
     /// Who calls is known, and may not.

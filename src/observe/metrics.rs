@@ -335,9 +335,7 @@ mod tests {
         upstream.dns_failure();
         metrics.connections("web").inc();
         metrics.touch_access();
-        metrics.tls("web").accepted(true);
-        metrics.proxy_protocol("web").failed(ProxyFailure::Missing);
-        metrics.certificates(&[("web".into(), "web.pem".into(), 1)]);
+        metrics.touch_tls();
         metrics.config_loaded("9f3c2e", "1");
         metrics
     }

@@ -200,6 +200,9 @@ impl Fields<'_> {
         if let Some(sni) = &tls.sni {
             self.text("sni", sni);
         }
+        if let Some(client) = &tls.client {
+            self.text("client_cert", &client.fingerprint);
+        }
     }
 
     /// Who called, and what identity and limits had against it.

@@ -4,8 +4,8 @@ use super::{Shared, Snapshot};
 use crate::config::Loaded;
 use crate::config::document::{ClientProtocol, Listener as Written};
 use crate::listen::tls::certificates::Certificates;
-use crate::listen::tls::document::Tls as WrittenTls;
-use crate::listen::tls::{Fault, File, Material, PairFiles, Spec, Tls};
+use crate::listen::tls::document::{ClientCert, ClientMode, Tls as WrittenTls};
+use crate::listen::tls::{Clients, Fault, File, Material, PairFiles, Spec, Tls};
 use crate::value::{At, Code, Issue, Issues, Name, Spanned};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,11 +26,10 @@ pub(super) fn tls(
             running.listeners.iter().find(|listener| listener.name == name.value)?.tls.as_ref()
         });
         let made = written.tls.as_ref().and_then(|tls| {
-            let pairs = pairs(name, tls, issues)?;
-            let spec = spec(&loaded.base, name, written, tls, &pairs);
-            let made = make(spec, &pairs, shared, before, issues);
+            let files = Files { pairs: pairs(name, tls, issues)?, clients: clients(name, tls, issues)? };
+            let made = make(spec(&loaded.base, name, written, tls, &files), &files, shared, before, issues);
             if let Some(tls) = &made {
-                warn(&tls.certificates(), &pairs, issues);
+                warn(&tls.certificates(), &files.pairs, issues);
             }
             made
         });
@@ -74,6 +73,13 @@ fn check_doors(name: &Spanned<Name>, written: &Written, issues: &mut Issues) {
 /// A pair as written: certificate and key.
 type Pair<'a> = (&'a Spanned<PathBuf>, &'a Spanned<PathBuf>);
 
+/// All files as written.
+struct Files<'a> {
+    pairs: Vec<Pair<'a>>,
+    /// Certificates of clients and who vouches for them, where any are asked for.
+    clients: Option<(&'a ClientCert, &'a Spanned<PathBuf>)>,
+}
+
 /// The pairs in their order: the short form first.
 fn pairs<'a>(
     name: &Spanned<Name>,
@@ -99,31 +105,55 @@ fn pairs<'a>(
     }
 }
 
+/// Certificates of clients; `None` when what is written cannot work.
+fn clients<'a>(
+    name: &Spanned<Name>,
+    tls: &'a Spanned<WrittenTls>,
+    issues: &mut Issues,
+) -> Option<Option<(&'a ClientCert, &'a Spanned<PathBuf>)>> {
+    let Some(written) = &tls.value.client_cert else { return Some(None) };
+    match (&written.value.ca, written.value.mode) {
+        (_, ClientMode::Off) => Some(None),
+        (Some(ca), _) => Some(Some((&written.value, ca))),
+        (None, _) => {
+            let message = format!("`client_cert` of listener `{}` has no `ca`", name.value);
+            let issue = Issue::new(Code::MISSING_KEY, message).at(written.at);
+            issues.take(Err(issue.help("name a file with the CA certificates that vouch for clients")))
+        }
+    }
+}
+
 fn spec(
     base: &Path,
     name: &Spanned<Name>,
     written: &Written,
     tls: &Spanned<WrittenTls>,
-    pairs: &[Pair<'_>],
+    files: &Files<'_>,
 ) -> Spec {
     let speaks = |protocol| written.protocols.as_ref().is_none_or(|protocols| protocols.contains(&protocol));
-    let files = |(cert, key): &Pair<'_>| PairFiles {
+    let pair = |(cert, key): &Pair<'_>| PairFiles {
         cert: base.join(&cert.value),
         key: base.join(&key.value),
         label: cert.value.display().to_string(),
     };
+    let clients = |(written, ca): (&ClientCert, &Spanned<PathBuf>)| Clients {
+        mode: written.mode,
+        ca: base.join(&ca.value),
+        forward: written.forward,
+    };
     Spec {
         listener: name.to_string(),
-        pairs: pairs.iter().map(files).collect(),
+        pairs: files.pairs.iter().map(pair).collect(),
         min: tls.value.min,
         h2: speaks(ClientProtocol::H2),
         http1: speaks(ClientProtocol::Http1),
+        clients: files.clients.map(clients),
     }
 }
 
 fn make(
     spec: Spec,
-    pairs: &[Pair<'_>],
+    files: &Files<'_>,
     shared: &Shared,
     before: Option<&Arc<Tls>>,
     issues: &mut Issues,
@@ -131,7 +161,7 @@ fn make(
     let material = match Material::read(&spec) {
         Ok(material) => material,
         Err(faults) => {
-            issues.0.extend(faults.iter().map(|fault| finding(fault, pairs)));
+            issues.0.extend(faults.iter().map(|fault| finding(fault, files)));
             return None;
         }
     };
@@ -139,15 +169,16 @@ fn make(
         return Some(before.clone());
     }
     let metrics = shared.metrics.tls(&spec.listener);
-    let at = pairs.first().map_or(At::NOWHERE, |(cert, _)| cert.at);
+    let at = files.pairs.first().map_or(At::NOWHERE, |(cert, _)| cert.at);
     let made = Tls::new(spec, material, shared.tickets.clone(), metrics);
     issues.take(made.map(Arc::new).map_err(|why| Issue::new(Code::BAD_TLS, why).at(at)))
 }
 
-fn finding(fault: &Fault, pairs: &[Pair<'_>]) -> Issue {
+fn finding(fault: &Fault, files: &Files<'_>) -> Issue {
     let (what, file) = match fault.file {
-        File::Certificate(number) => ("certificate", pairs.get(number).map(|(cert, _)| *cert)),
-        File::Key(number) => ("key", pairs.get(number).map(|(_, key)| *key)),
+        File::Certificate(number) => ("certificate", files.pairs.get(number).map(|(cert, _)| *cert)),
+        File::Key(number) => ("key", files.pairs.get(number).map(|(_, key)| *key)),
+        File::Authorities => ("CA bundle", files.clients.map(|(_, ca)| ca)),
     };
     let (path, at) =
         file.map_or((String::new(), At::NOWHERE), |file| (file.value.display().to_string(), file.at));
@@ -167,7 +198,7 @@ fn warn(certificates: &Certificates, pairs: &[Pair<'_>], issues: &mut Issues) {
         };
         let path = cert.value.display();
         if pair.not_after <= now {
-            let message = format!("certificate `{path}` has expired on {}", day(pair.not_after));
+            let message = format!("certificate `{path}` expired on {}", day(pair.not_after));
             issues.push(Issue::new(Code::EXPIRED, message).at(cert.at).help("renew it; clients refuse it"));
         }
         if pair.not_before > now {

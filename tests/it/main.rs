@@ -21,5 +21,6 @@ mod redis;
 mod relay;
 mod signals;
 mod tidy;
+mod tls_clients;
 mod tls_listener;
 mod upstreams;

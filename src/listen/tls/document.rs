@@ -20,6 +20,50 @@ pub struct Tls {
     /// The oldest version that is spoken: `"1.2"` (default) or `"1.3"`.
     #[serde(default)]
     pub min: Version,
+    /// Certificates of clients. Default: none are asked for.
+    pub client_cert: Option<Spanned<ClientCert>>,
+}
+
+/// Certificates of clients.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCert {
+    /// `off` asks for none; with `optional` clients may show one, with `required` (default) they must. One that is shown must
+    /// be good either way, else there is no connection.
+    #[serde(default)]
+    pub mode: ClientMode,
+    /// CA certificates in PEM that vouch for clients.
+    pub ca: Option<Spanned<PathBuf>>,
+    /// What the upstream is told (RFC 9440): `client-cert` (default), `client-cert-chain` for the certificates behind it too,
+    /// or `none`. Copies that clients send are always removed.
+    #[serde(default)]
+    pub forward: Forward,
+}
+
+/// Whether clients show certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientMode {
+    /// They are not asked.
+    Off,
+    /// They may.
+    Optional,
+    /// They must.
+    #[default]
+    Required,
+}
+
+/// What the upstream is told of a client's certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forward {
+    /// Nothing.
+    None,
+    /// The certificate, in `Client-Cert`.
+    #[default]
+    ClientCert,
+    /// The certificates behind it as well, in `Client-Cert-Chain`.
+    ClientCertChain,
 }
 
 /// A certificate and its key.

@@ -1,6 +1,7 @@
 //! One handshake: in its own time, counted, and described for the requests that follow it.
 
-use super::Tls;
+use super::document::Forward;
+use super::{Tls, client};
 use crate::exchange::Secured;
 use crate::observe::metrics::TlsFailure;
 use std::io::{self, ErrorKind};
@@ -56,7 +57,8 @@ impl Tls {
             log::debug!("listener `{}`: a handshake failed: {error}", self.spec.listener);
             failure(&error)
         })?;
-        let secured = Arc::new(describe(stream.get_ref().1));
+        let forward = self.spec.clients.as_ref().map_or(Forward::None, |clients| clients.forward);
+        let secured = Arc::new(describe(stream.get_ref().1, forward));
         Ok(Handshaken { stream: Box::new(stream), secured })
     }
 }
@@ -85,7 +87,7 @@ fn failure(error: &io::Error) -> TlsFailure {
     }
 }
 
-fn describe(connection: &ServerConnection) -> Secured {
+fn describe(connection: &ServerConnection, forward: Forward) -> Secured {
     Secured {
         sni: connection.server_name().map(Box::from),
         version: match connection.protocol_version() {
@@ -95,6 +97,7 @@ fn describe(connection: &ServerConnection) -> Secured {
         cipher: connection.negotiated_cipher_suite().map_or("", |suite| iana_name(suite.suite())),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         h2: connection.alpn_protocol() == Some(b"h2"),
+        client: connection.peer_certificates().and_then(|chain| client::describe(chain, forward)),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Reading the files that TLS is made from.
 
 use super::pair::{Broken, Pair};
-use super::{PairFiles, Spec, crypto};
+use super::{Clients, PairFiles, Spec, client, crypto};
 use ring::digest::{Context, SHA256};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use zeroize::Zeroizing;
 
 /// Largest file of certificates or keys, bytes.
@@ -13,6 +15,10 @@ const MAX_FILE: u64 = 1 << 20;
 /// What stands in the files, understood.
 pub struct Material {
     pub(super) pairs: Vec<Pair>,
+    /// Checks the certificates of clients.
+    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Digest of what decides on them; all zero where nobody asks.
+    pub(super) context: [u8; 32],
     /// Digest of everything that was read.
     pub(super) content: [u8; 32],
 }
@@ -34,6 +40,7 @@ impl Fault {
         let path = match self.file {
             File::Certificate(number) => spec.pairs.get(number).map(|pair| &pair.cert),
             File::Key(number) => spec.pairs.get(number).map(|pair| &pair.key),
+            File::Authorities => spec.clients.as_ref().map(|clients| &clients.ca),
         };
         format!("`{}`: {}", path.map_or_else(Default::default, |path| path.display().to_string()), self.why)
     }
@@ -46,6 +53,8 @@ pub enum File {
     Certificate(usize),
     /// Its key.
     Key(usize),
+    /// The CA certificates that vouch for clients.
+    Authorities,
 }
 
 impl Material {
@@ -62,13 +71,36 @@ impl Material {
                 Err(found) => faults.extend(found),
             }
         }
+        let (mut verifier, mut context) = (None, [0; 32]);
+        if let Some(clients) = &spec.clients {
+            match read_authorities(clients) {
+                Ok((made, told)) => (verifier, context) = (Some(made), told),
+                Err(fault) => faults.push(fault),
+            }
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
-        let mut content = [0; 32];
-        content.copy_from_slice(digest.finish().as_ref());
-        Ok(Material { pairs, content })
+        digest.update(&context);
+        Ok(Material { pairs, verifier, context, content: finished(digest) })
     }
+}
+
+/// What checks clients, and the digest of what that depends on.
+fn read_authorities(clients: &Clients) -> Result<(Arc<dyn ClientCertVerifier>, [u8; 32]), Fault> {
+    let fault = |unreadable, why| Fault { file: File::Authorities, unreadable, why };
+    let bundle = read(&clients.ca).map_err(|cause| fault(true, cause.to_string()))?;
+    let verifier = client::verifier(&bundle, clients.mode, crypto()).map_err(|why| fault(false, why))?;
+    let mut digest = Context::new(&SHA256);
+    digest.update(&[clients.mode as u8]);
+    digest.update(&bundle);
+    Ok((verifier, finished(digest)))
+}
+
+fn finished(digest: Context) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.finish().as_ref());
+    bytes
 }
 
 fn read_pair(number: usize, files: &PairFiles, digest: &mut Context) -> Result<Pair, Vec<Fault>> {

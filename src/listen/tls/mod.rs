@@ -5,6 +5,7 @@
 //! TLS 1.3. Early data is never taken (RFC 8470), compression and renegotiation do not exist.
 
 pub mod certificates;
+mod client;
 pub mod document;
 mod handshake;
 mod material;
@@ -18,7 +19,7 @@ pub use material::{Fault, File, Material};
 use crate::observe::metrics::TlsMetrics;
 use arc_swap::ArcSwap;
 use certificates::Certificates;
-use document::Version;
+use document::{ClientMode, Forward, Version};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tickets::{Bound, Tickets};
@@ -39,13 +40,27 @@ pub struct Spec {
     pub h2: bool,
     /// Whether HTTP/1.1 is offered.
     pub http1: bool,
+    /// Who vouches for clients, if they are asked for certificates.
+    pub clients: Option<Clients>,
 }
 
 impl Spec {
     /// All files.
     fn files(&self) -> impl Iterator<Item = &Path> {
-        self.pairs.iter().flat_map(|pair| [pair.cert.as_path(), &pair.key])
+        let pairs = self.pairs.iter().flat_map(|pair| [pair.cert.as_path(), &pair.key]);
+        pairs.chain(self.clients.iter().map(|clients| clients.ca.as_path()))
     }
+}
+
+/// Who vouches for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clients {
+    /// Whether they may or must show a certificate.
+    pub mode: ClientMode,
+    /// Where the CA certificates are.
+    pub ca: PathBuf,
+    /// What upstreams are told.
+    pub forward: Forward,
 }
 
 /// Where a certificate and its key are.
@@ -114,13 +129,17 @@ impl Live {
         let certificates = Arc::new(Certificates::new(material.pairs));
         let builder =
             ServerConfig::builder_with_provider(crypto()).with_protocol_versions(versions(spec.min));
-        let builder = builder.map_err(|cause| cause.to_string())?.with_no_client_auth();
+        let builder = builder.map_err(|cause| cause.to_string())?;
+        let builder = match material.verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
         let mut config = builder.with_cert_resolver(certificates.clone());
         config.alpn_protocols = [(spec.h2, &b"h2"[..]), (spec.http1, b"http/1.1")]
             .into_iter()
             .filter_map(|(is_offered, protocol)| is_offered.then(|| protocol.to_vec()))
             .collect();
-        config.ticketer = Arc::new(Bound::new(tickets.clone(), [0; 32]));
+        config.ticketer = Arc::new(Bound::new(tickets.clone(), material.context));
         // Every client that goes on with sessions takes tickets, and those survive a reload and an upgrade.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Live { config: Arc::new(config), certificates, content: material.content })

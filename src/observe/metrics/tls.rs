@@ -148,6 +148,13 @@ impl TlsMetrics {
 }
 
 impl Metrics {
+    /// Makes one series of each, for the reference page.
+    pub(crate) fn touch_tls(&self) {
+        self.tls("listener").accepted(true);
+        self.proxy_protocol("listener").failed(ProxyFailure::Missing);
+        self.certificates(&[("listener".to_owned(), "cert".to_owned(), 0)]);
+    }
+
     /// The TLS metrics of a listener; the same name gives the same series.
     pub fn tls(&self, listener: &str) -> TlsMetrics {
         let tls = &self.families.tls;
