@@ -782,6 +782,52 @@ mod tests {
         assert!(facts(None).is_none());
     }
 
+    /// A connection after its handshake, and the client's socket and session.
+    async fn tls_pair() -> (Connection, TcpStream, tokio_rustls::rustls::ClientConnection) {
+        use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, version::TLS12};
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let ring = || Arc::new(ring::default_provider());
+        // With 1.3, tickets would come in between.
+        let server = ServerConfig::builder_with_provider(ring()).with_protocol_versions(&[&TLS12]).unwrap();
+        let server = server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key.into());
+        let client =
+            ClientConfig::builder_with_provider(ring()).with_safe_default_protocol_versions().unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let (served, socket) = tcp_pair().await;
+        let (served, client) = tokio::join!(
+            tokio_rustls::TlsAcceptor::from(Arc::new(server.unwrap())).accept(served),
+            tokio_rustls::TlsConnector::from(Arc::new(client)).connect("a.test".try_into().unwrap(), socket),
+        );
+        let (socket, session) = client.unwrap().into_inner();
+        (over(Box::new(served.unwrap())), socket, session)
+    }
+
+    #[tokio::test]
+    async fn over_tls_a_head_and_its_body_are_one_record() {
+        let (mut connection, mut socket, mut session) = tls_pair().await;
+        let body = noise(8 << 10);
+        connection.write_all(b"header").await.unwrap();
+        connection.write_all(&body).await.unwrap();
+        connection.flush().await.unwrap();
+        let mut head = [0; 5];
+        socket.read_exact(&mut head).await.unwrap();
+        let mut record = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+        socket.read_exact(&mut record).await.unwrap();
+        session.read_tls(&mut &[&head[..], &record].concat()[..]).unwrap();
+        assert_eq!(session.process_new_packets().unwrap().plaintext_bytes_to_read(), 6 + body.len());
+        connection.write_all(b"last").await.unwrap();
+        connection.part();
+        drop(connection);
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await.unwrap();
+        session.read_tls(&mut &rest[..]).unwrap();
+        let told = session.process_new_packets().unwrap();
+        assert!(told.peer_has_closed(), "parted with a word");
+    }
+
     #[test]
     fn an_idle_connection_is_small() {
         assert!(size_of::<Connection>() <= 176, "{}", size_of::<Connection>());

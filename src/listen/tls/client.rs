@@ -168,9 +168,9 @@ mod tests {
         let told = described(Forward::ClientCert);
         assert_eq!(&*told.subject, r"CN=\#app\,O=Other,O=Example\, Inc.");
         assert_eq!(told.common_name.as_deref(), Some("#app,O=Other"));
-        assert_eq!(told.dns, ["app.test".into()]);
-        assert_eq!(told.uris, ["spiffe://test/app".into()]);
-        assert_eq!(told.emails, ["app@test".into()]);
+        assert_eq!(told.dns, [Box::from("app.test")]);
+        assert_eq!(told.uris, [Box::from("spiffe://test/app")]);
+        assert_eq!(told.emails, [Box::from("app@test")]);
         assert_eq!(told.fingerprint.len(), 7 + 64);
     }
 

@@ -135,10 +135,9 @@ impl Live {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(certificates.clone());
-        config.alpn_protocols = [(spec.h2, &b"h2"[..]), (spec.http1, b"http/1.1")]
-            .into_iter()
-            .filter_map(|(is_offered, protocol)| is_offered.then(|| protocol.to_vec()))
-            .collect();
+        let offered =
+            [(spec.h2, "h2"), (spec.http1, "http/1.1")].into_iter().filter(|(is_offered, _)| *is_offered);
+        config.alpn_protocols = offered.map(|(_, protocol)| protocol.into()).collect();
         config.ticketer = Arc::new(Bound::new(tickets.clone(), material.context));
         // Every client that goes on with sessions takes tickets, and those survive a reload and an upgrade.
         config.session_storage = Arc::new(NoServerSessionStorage {});
