@@ -1,14 +1,15 @@
 //! From a request head to its route: who sent it, is it acceptable, where does it belong.
 
-use crate::exchange::{Exchange, RequestHead, authority, set_target};
+use crate::exchange::{self, Exchange, RequestHead, authority, set_target};
 use crate::listen::connection::Facts;
+use crate::listen::document::RedirectHttps;
 use crate::listen::{Listener, client_address};
 use crate::observe::{Telemetry, TrustIds};
-use crate::reply::{Kind, Problem};
+use crate::reply::{Kind, Problem, Reply};
 use crate::route::{Found, Lookup, Table};
 use crate::value::{Params, PathError, host_key, normalize};
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Method, Version};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -33,6 +34,7 @@ pub fn identify(
     let forwarded_https =
         || head.headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
     x.secure = facts.secure || (facts.trusted && forwarded_https());
+    x.tls.clone_from(&facts.tls);
     x.request_id = request_id(head, facts.trusted, telemetry);
 }
 
@@ -91,6 +93,55 @@ pub fn check_target(raw: &[u8], method: &Method) -> Result<(), Problem> {
         true => Ok(()),
         false => Err(Problem::from(Kind::BAD_PATH).detail("The target is neither a path nor an address.")),
     }
+}
+
+/// Refuses a request on a TLS connection that was made for another host, if the two have different certificates: a proxy in
+/// between, or a client that joins connections, has taken a wrong one (RFC 9110 section 15.5.20). Without SNI there is
+/// nothing to compare.
+///
+/// # Errors
+/// It is misdirected.
+pub fn check_direction(head: &RequestHead, facts: &Facts, listener: &Listener) -> Result<(), Problem> {
+    let Some(sni) = facts.tls.as_ref().and_then(|tls| tls.sni.as_deref()) else { return Ok(()) };
+    let (Some(tls), Some(authority)) = (&listener.tls, authority(head)) else { return Ok(()) };
+    if exchange::host(authority).eq_ignore_ascii_case(sni) {
+        return Ok(());
+    }
+    match host_key(authority) {
+        Some(host) if tls.is_misdirected(sni, &host) => Err(Kind::MISDIRECTED.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a request is sent to https whatever it asks for.
+pub fn is_redirected(x: &Exchange, listener: &Listener) -> bool {
+    listener.redirect_https.is_some() && !x.secure
+}
+
+/// Refuses what cannot be sent elsewhere, or should not be a request at all.
+///
+/// # Errors
+/// It is too large, or without a host.
+pub fn check_redirected(head: &RequestHead, listener: &Listener) -> Result<(), Problem> {
+    check_size(head, listener)?;
+    check_length(head)?;
+    host(head)?.map(drop).ok_or(Kind::BAD_HOST.into())
+}
+
+/// The same address over https.
+pub fn redirect_https(head: &RequestHead, listener: &Listener) -> Option<Reply> {
+    let RedirectHttps { status, port } = listener.redirect_https?;
+    let host = host(head).ok()??;
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let location = HeaderValue::from_str(&format!("https://{host}{port}{target}")).ok()?;
+    Some(Reply {
+        status,
+        headers: vec![(LOCATION, location)],
+        body: Bytes::new(),
+        reason: None,
+        problem: None,
+    })
 }
 
 /// Finds the route. The path is brought to its normal form once, here; what is matched is what is sent on.

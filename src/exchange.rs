@@ -33,6 +33,8 @@ pub struct Exchange {
     pub trusted: bool,
     /// Whether the client came over TLS, as far as can be believed.
     pub secure: bool,
+    /// What is known of the connection, if it is TLS.
+    pub tls: Option<Arc<Secured>>,
     /// The request id.
     pub request_id: HeaderValue,
     /// Where the path parameters stand in the path.
@@ -57,6 +59,46 @@ pub struct Exchange {
     pub explaining: bool,
     /// What was tried upstream.
     pub tries: Tries,
+}
+
+/// What is known of a TLS connection once its handshake is done.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// The host that the client asked for (RFC 6066 section 3), in lower case.
+    pub sni: Option<Box<str>>,
+    /// `1.2` or `1.3`.
+    pub version: &'static str,
+    /// The cipher suite, as IANA registers it.
+    pub cipher: &'static str,
+    /// Whether the client went on with an earlier session.
+    pub resumed: bool,
+    /// Whether HTTP/2 was agreed on (RFC 7301).
+    pub h2: bool,
+    /// The certificate that the client has shown, verified.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A client's certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// `sha256:` and the hexadecimal digits of its digest.
+    pub fingerprint: Box<str>,
+    /// Its subject, as RFC 4514 writes it.
+    pub subject: Box<str>,
+    /// The common name in the subject.
+    pub common_name: Option<Box<str>>,
+    /// Alternative names: hosts.
+    pub dns: Vec<Box<str>>,
+    /// Alternative names: URIs, such as those of SPIFFE.
+    pub uris: Vec<Box<str>>,
+    /// Alternative names: mail addresses.
+    pub emails: Vec<Box<str>>,
+    /// When it stops being good, seconds since 1970.
+    pub not_after: i64,
+    /// `Client-Cert` for the upstream (RFC 9440 section 2.2).
+    pub header: Option<HeaderValue>,
+    /// `Client-Cert-Chain` for the upstream (RFC 9440 section 2.3).
+    pub chain_header: Option<HeaderValue>,
 }
 
 /// What a set of limits said of a request.
@@ -128,6 +170,7 @@ impl Default for Exchange {
             peer_ip: nobody,
             trusted: false,
             secure: false,
+            tls: None,
             request_id: HeaderValue::from_static(""),
             params: Params::default(),
             status: 0,

@@ -216,6 +216,7 @@ pub async fn explain(
         peer: Some(SocketAddr::new(question.from, 0)),
         local: None,
         secure,
+        tls: None,
         trusted: listener.trusted.contains(question.from),
     };
     let mut x = Exchange { explaining: true, ..Exchange::default() };

@@ -1,6 +1,6 @@
 //! What the upstream is told about the client: `X-Forwarded-*`, `Forwarded` (RFC 7239) and the request id.
 
-use crate::exchange::{Exchange, RequestHead, ResponseHead, authority, push_address};
+use crate::exchange::{ClientCertificate, Exchange, RequestHead, ResponseHead, authority, push_address};
 use crate::filters::rules::Forwarded;
 use crate::reply::Kind;
 use crate::upstream::Target;
@@ -29,6 +29,10 @@ const SPOOFABLE: [HeaderName; 6] = [
 ];
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
+/// What only whoever has done the handshake can say (RFC 9440 section 4): taken from nobody.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+
 /// Sets the headers. What a trusted proxy said is kept and added to; what anybody else said is replaced.
 pub fn identify_client(
     head: &mut RequestHead,
@@ -40,12 +44,21 @@ pub fn identify_client(
     let headers = &mut head.headers;
     headers.reserve(4);
     // One pass over the names that are there is cheaper than a look-up of each that might be.
-    let is_told = |name: &HeaderName| *name == FORWARDED || name.as_str().starts_with("x-");
+    let is_told = |name: &HeaderName| {
+        *name == FORWARDED || name.as_str().starts_with("x-") || name.as_str().starts_with("client-cert")
+    };
     let told_before = headers.keys().any(is_told);
     if told_before && !x.trusted {
         for name in &SPOOFABLE {
             headers.remove(name);
         }
+    }
+    if told_before {
+        headers.remove(CLIENT_CERT);
+        headers.remove(CLIENT_CERT_CHAIN);
+    }
+    if let Some(client) = x.tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+        set_client_certificate(headers, client);
     }
     headers.insert(request_id, x.request_id.clone());
     let (x_forwarded, rfc7239) = match forwarded {
@@ -65,6 +78,15 @@ pub fn identify_client(
         headers.insert(FORWARDED, forwarded_value(request, x));
     } else if told_before {
         headers.remove(FORWARDED);
+    }
+}
+
+/// The certificate that the client has shown here (RFC 9440).
+fn set_client_certificate(headers: &mut HeaderMap, client: &ClientCertificate) {
+    for (name, value) in [(CLIENT_CERT, &client.header), (CLIENT_CERT_CHAIN, &client.chain_header)] {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
     }
 }
 
@@ -132,7 +154,8 @@ fn join_cookies(head: &mut RequestHead) {
 const MAX_NAMED: usize = 32;
 
 /// Fields that a client cannot have removed by naming them: they decide where a request goes and whose it is.
-const PROTECTED: [&str; 4] = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+const PROTECTED: [&str; 6] =
+    ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "client-cert", "client-cert-chain"];
 
 /// Removes from a request what is only about the client's connection (RFC 9110 section 7.6.1), as the engine does on its own
 /// way. How the body is told from what follows is said anew by whoever sends the request.

@@ -56,6 +56,8 @@ kinds! {
     NO_ROUTE = 404, 12, "no-route", "There is nothing at this address";
     /// Routes match in everything but the method.
     METHOD = 405, 12, "method-not-allowed", "The method is not allowed at this address";
+    /// The host belongs to another certificate than the one that the connection was made for (RFC 9110 section 15.5.20).
+    MISDIRECTED = 421, 14, "misdirected", "The host is not served on this connection";
     /// The client took too long to send its request.
     CLIENT_TIMEOUT = 408, 4, "client-timeout", "The request took too long to arrive";
     /// The body is larger than `body.max`.
@@ -70,6 +72,8 @@ kinds! {
     INVALID_TOKEN = 401, 16, "invalid-token", "The credentials are not valid";
     /// The key is not known, or no longer good.
     INVALID_KEY = 401, 16, "invalid-key", "The key is not valid";
+    /// The certificate that the client has shown is not good for this address, or no longer.
+    INVALID_CERTIFICATE = 401, 16, "invalid-certificate", "The certificate is not valid";
     /// The credential is good, but its scope does not reach this far.
     INSUFFICIENT_SCOPE = 403, 7, "insufficient-scope", "The credentials do not reach this far";
     /// Who calls is known, and may not.

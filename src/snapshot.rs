@@ -4,6 +4,7 @@ mod access;
 mod addresses;
 mod counting;
 mod inherit;
+mod listeners;
 mod routes;
 mod upstreams;
 mod versions;
@@ -21,6 +22,9 @@ use crate::config::document::{
 use crate::consumer::Consumers;
 use crate::filters::limits::Plans;
 use crate::listen::flood::Flood;
+use crate::listen::proxy_protocol::ProxyProtocol;
+use crate::listen::tls::Tls;
+use crate::listen::tls::tickets::Tickets;
 use crate::listen::{Limits, Listener};
 use crate::observe::access_log;
 use crate::observe::metrics::{Held, Metrics, RouteMetrics};
@@ -93,6 +97,8 @@ pub struct Shared {
     pub memory: Arc<Memory>,
     /// What keeps them from growing.
     pub sweeper: Arc<Sweeper>,
+    /// What clients' TLS sessions are kept with.
+    pub tickets: Arc<Tickets>,
 }
 
 impl Shared {
@@ -108,6 +114,7 @@ impl Shared {
             resolver: Arc::new(Resolver::new(&document.process.resolver)?),
             client: Arc::new(Client::new(None)),
             sweeper: Arc::new(Sweeper(memory.clone())),
+            tickets: Arc::new(Tickets::new()?),
             memory,
         })
     }
@@ -227,6 +234,7 @@ impl Snapshot {
         let mut build = Build::new(&loaded.base, &shared.metrics, identity.access);
         let upstreams = build_upstreams(document, shared, running, &mut build, issues);
         addresses::check(document, issues);
+        let tls = listeners::tls(loaded, shared, running, issues);
         let telemetry = telemetry(document, issues);
         let plans = Plans::new(document.plans.iter(), &build, issues);
         counting::tell_bound(document, &plans, issues);
@@ -252,7 +260,8 @@ impl Snapshot {
             listeners: document
                 .listeners
                 .iter()
-                .map(|(name, written)| listener(&name.value, written, &shared.metrics, running))
+                .zip(tls)
+                .map(|((name, written), tls)| listener(&name.value, written, tls, &shared.metrics, running))
                 .collect(),
             telemetry,
             unrouted: shared.metrics.route("-", "-"),
@@ -288,7 +297,8 @@ impl Snapshot {
         let providers = self.providers.iter().flat_map(|named| named.provider.tasks());
         let redis = self.redis.iter().flat_map(|(_, redis)| redis.tasks().iter().cloned());
         let fast = self.fast.iter().map(|fast| fast.clone() as Arc<dyn Task>);
-        upstreams.chain(providers).chain(redis).chain(fast).collect()
+        let tls = self.listeners.iter().filter_map(|listener| Some(listener.tls.clone()? as Arc<dyn Task>));
+        upstreams.chain(providers).chain(redis).chain(fast).chain(tls).collect()
     }
 }
 
@@ -404,7 +414,13 @@ fn report_unused(document: &Document, build: &Build, issues: &mut Issues) {
     }
 }
 
-fn listener(name: &Name, written: &Written, metrics: &Metrics, running: Option<&Snapshot>) -> Listener {
+fn listener(
+    name: &Name,
+    written: &Written,
+    tls: Option<Arc<Tls>>,
+    metrics: &Metrics,
+    running: Option<&Snapshot>,
+) -> Listener {
     let flood = written.limits.flood.map(|rate| {
         let before = running.and_then(|running| {
             let listener = running.listeners.iter().find(|listener| listener.name == *name)?;
@@ -419,7 +435,13 @@ fn listener(name: &Name, written: &Written, metrics: &Metrics, running: Option<&
         name: name.clone(),
         binds: written.bind.value.0.clone(),
         http1: speaks(ClientProtocol::Http1),
-        h2c: speaks(ClientProtocol::H2c),
+        h2c: tls.is_none() && speaks(ClientProtocol::H2c),
+        tls,
+        proxy_protocol: written.proxy_protocol.as_ref().map(|proxy| ProxyProtocol {
+            from: Networks::new(proxy.value.from.0.iter().map(|cidr| cidr.0)),
+            metrics: metrics.proxy_protocol(name.as_str()),
+        }),
+        redirect_https: written.redirect_https.as_ref().map(|redirect| redirect.value),
         trusted: Networks::new(written.trusted_proxies.iter().map(|cidr| cidr.0)),
         normalize: written.normalize,
         limits: Limits {
@@ -427,6 +449,7 @@ fn listener(name: &Name, written: &Written, metrics: &Metrics, running: Option<&
             headers: limits.headers.map_or(default.headers, |count| count as usize),
             uri: limits.uri.map_or(default.uri, |size| size.0),
             keepalive: limits.keepalive.map_or(default.keepalive, |span| span.0),
+            handshake: limits.handshake_timeout.map_or(default.handshake, |span| span.0),
         },
         flood,
     }

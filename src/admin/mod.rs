@@ -169,7 +169,7 @@ async fn pause(error: &io::Error) {
 }
 
 fn enter(app: &Arc<App>, stream: Stream, peer: Option<SocketAddr>) {
-    let facts = Facts { listener: 0, peer, local: None, secure: false, trusted: false };
+    let facts = Facts { listener: 0, peer, local: None, secure: false, tls: None, trusted: false };
     let connection = Connection::new(stream, facts, PATIENCE, None);
     let app = app.clone();
     tokio::spawn(async move {
@@ -325,6 +325,7 @@ impl App {
             self.state.running.shared.memory.keys() as u64,
             self.state.running.shared.memory.evicted(),
         );
+        metrics.certificates(&certificates(&snapshot.listeners));
         for (provider, keys) in &snapshot.fetched_keys {
             let counters = keys.counters();
             let failed = counters.failures();
@@ -354,6 +355,19 @@ impl App {
         (*failures..upstream.dns_failures()).for_each(|_| metrics.dns_failure());
         *failures = upstream.dns_failures();
     }
+}
+
+/// Every certificate in use: listener, certificate, when it stops being good.
+fn certificates(listeners: &[crate::listen::Listener]) -> Vec<(String, String, i64)> {
+    let mut all = Vec::new();
+    for listener in listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let of_pair = |pair: &crate::listen::tls::pair::Pair| {
+            (listener.name.to_string(), pair.label.to_string(), pair.not_after)
+        };
+        all.extend(tls.certificates().all().iter().map(of_pair));
+    }
+    all
 }
 
 fn same(a: &[u8], b: &[u8]) -> bool {

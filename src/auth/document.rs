@@ -23,6 +23,8 @@ pub enum Provider {
     Forward(Box<Forward>),
     /// Names and passwords (RFC 7617).
     Basic(Basic),
+    /// Certificates that clients show.
+    ClientCert(ClientCert),
 }
 
 impl Provider {
@@ -34,7 +36,7 @@ impl Provider {
             Provider::ApiKey(ApiKey { header, query, cookie, .. }) => {
                 Some(TokenFrom { header: header.clone(), query: query.clone(), cookie: cookie.clone() })
             }
-            Provider::Forward(_) | Provider::Basic(_) => None,
+            Provider::Forward(_) | Provider::Basic(_) | Provider::ClientCert(_) => None,
         }
     }
 }
@@ -302,6 +304,36 @@ pub struct Basic {
     pub hide: Option<bool>,
     /// How long a right password is remembered, so that it need not be hashed again. Default `60s`.
     pub cache: Option<Span>,
+}
+
+/// Certificates that clients show on listeners with `tls: { client_cert: … }`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCert {
+    /// What of the certificate names the consumer. Of several, the first that names one counts. Default: `san_dns`, `san_uri`,
+    /// `subject`, `fingerprint`.
+    #[serde(default)]
+    pub consumer: OneOrMany<CertName>,
+    /// Header field that tells the upstream the consumer's name.
+    pub forward: Option<HeaderKey>,
+}
+
+/// A name in a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CertName {
+    /// The whole subject as RFC 4514 writes it, such as `CN=app,O=Example`.
+    Subject,
+    /// The common name in the subject.
+    SubjectCn,
+    /// A host among the alternative names.
+    SanDns,
+    /// A URI among the alternative names, such as `spiffe://example/app`.
+    SanUri,
+    /// A mail address among the alternative names.
+    SanEmail,
+    /// `sha256:` and the hexadecimal digits of the certificate's digest, in lower case.
+    Fingerprint,
 }
 
 /// What becomes of client addresses whose credentials are refused again and again.

@@ -15,6 +15,7 @@ pub mod jwks;
 pub mod introspection;
 pub mod forward;
 pub mod basic;
+pub mod client_cert;
 #[cfg(test)]
 mod stand_in;
 

@@ -8,6 +8,8 @@ use crate::consumer::document::Consumer;
 use crate::filters::auth::rules::Auth;
 use crate::filters::limits::rules::{Backend, Limits, Plan};
 use crate::filters::rules::{BodyRule, IpRules, Maintenance, RequestRules, ResponseRules, Timeouts};
+use crate::listen::document::{ProxyProtocol, RedirectHttps};
+use crate::listen::tls::document::Tls;
 use crate::route::matching::Match;
 use crate::store::document::Stores;
 use crate::upstream::document::Upstream;
@@ -314,8 +316,15 @@ pub enum TrustFrom {
 pub struct Listener {
     /// Address and port, or a list of them. Port 0 takes a free port.
     pub bind: Spanned<OneOrMany<std::net::SocketAddr>>,
-    /// `http/1.1` and `h2c` (HTTP/2 with prior knowledge). Default: both.
+    /// `http/1.1`, `h2` over TLS, and `h2c` without (HTTP/2 with prior knowledge). Default: HTTP/1.1 and HTTP/2.
     pub protocols: Option<Vec<ClientProtocol>>,
+    /// Certificates; with them clients speak TLS.
+    pub tls: Option<Spanned<Tls>>,
+    /// Sends every request that comes in cleartext to https, with this status: `308`, or `308 to 8443` for another port than
+    /// 443. Path and query stay. What a trusted proxy has taken over TLS is served.
+    pub redirect_https: Option<Spanned<RedirectHttps>>,
+    /// Load balancers that tell where connections come from by the PROXY protocol.
+    pub proxy_protocol: Option<Spanned<ProxyProtocol>>,
     /// Proxies in front of tollgate, as addresses or networks. Only what they say of a client's address is believed.
     #[serde(default)]
     pub trusted_proxies: Vec<Cidr>,
@@ -336,6 +345,9 @@ pub enum ClientProtocol {
     /// HTTP/2 in cleartext with prior knowledge (RFC 9113 section 3.3).
     #[serde(rename = "h2c")]
     H2c,
+    /// HTTP/2 over TLS (RFC 9113 section 3.2).
+    #[serde(rename = "h2")]
+    H2,
 }
 
 /// What a client may send on a listener.
@@ -350,6 +362,8 @@ pub struct ListenerLimits {
     pub uri: Option<ByteSize>,
     /// How long an idle connection is kept. Default `75s`.
     pub keepalive: Option<Span>,
+    /// How long the PROXY protocol's header and the TLS handshake may take together. Default `10s`.
+    pub handshake_timeout: Option<Span>,
     /// Most requests from one client address, counted coarsely before anything else is looked at; more is answered 429.
     /// IPv6 addresses count by their first 64 bits. Default: no limit.
     pub flood: Option<Rate>,

@@ -144,18 +144,23 @@ impl Context {
         }
     }
 
-    /// From the head of the request to its route.
+    /// From the head of the request to its route; there is none where every request is sent to https.
     fn locate(&mut self, session: &mut Session) -> Result<(), Problem> {
-        let facts = facts(session.digest()).copied().ok_or(Kind::INTERNAL)?;
+        let facts = facts(session.digest()).cloned().ok_or(Kind::INTERNAL)?;
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
         set_up(session, listener);
         let head = session.req_header_mut();
         admit::check_target(head.raw_path(), &head.method)?;
         let mut parts = take_request(head);
         admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
-        let found = admit::find(&mut parts, listener, facts.listener, &self.snapshot.table);
+        let found = match admit::is_redirected(&self.exchange, listener) {
+            true => admit::check_redirected(&parts, listener).map(|()| None),
+            false => admit::check_direction(&parts, &facts, listener)
+                .and_then(|()| admit::find(&mut parts, listener, facts.listener, &self.snapshot.table))
+                .map(Some),
+        };
         *head = parts.into();
-        let (route, params) = found?;
+        let Some((route, params)) = found? else { return Ok(()) };
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
         self.exchange.params = params;
         session.set_read_timeout(Some(route.timeouts.idle));
@@ -166,7 +171,13 @@ impl Context {
 
     /// Through the steps of the route.
     async fn enter(&mut self, head: &RequestHead) -> Result<Option<Reply>, Problem> {
-        let Some(route) = &self.route else { return Err(Kind::INTERNAL.into()) };
+        let Some(route) = &self.route else {
+            let listener = self.snapshot.listeners.get(usize::from(self.exchange.listener));
+            return listener
+                .and_then(|listener| admit::redirect_https(head, listener))
+                .map(Some)
+                .ok_or(Kind::INTERNAL.into());
+        };
         if let Some(reply) = route.chain.on_request(head, &mut self.exchange).await {
             return Ok(Some(reply));
         }

@@ -6,12 +6,13 @@
 //!
 //! What is known of the connection travels to the requests on it as [`Facts`], inside the engine's digest.
 
+use crate::exchange::Secured;
 use async_trait::async_trait;
 use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as EngineAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
 use std::any::Any;
@@ -26,9 +27,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
 /// What a listener knows of a connection from the moment it is accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Number of the listener it came in by.
     pub listener: u16,
@@ -38,6 +40,8 @@ pub struct Facts {
     pub local: Option<SocketAddr>,
     /// Whether it is TLS.
     pub secure: bool,
+    /// What the handshake told, if it is.
+    pub tls: Option<Arc<Secured>>,
     /// Whether the peer is a proxy whose word about the client is taken.
     pub trusted: bool,
 }
@@ -61,6 +65,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over TCP, after its handshake. Boxed, because its state is ten times as large as the others.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// An accepted connection.
@@ -109,8 +115,8 @@ impl Connection {
     ) -> Connection {
         let socket = socket.into();
         Connection {
-            proxy_digest: Arc::new(proxy_digest(facts)),
             socket_digest: Arc::new(socket_digest(socket.as_raw_fd(), &facts)),
+            proxy_digest: Arc::new(proxy_digest(facts)),
             socket,
             gathered: Gathered::default(),
             peeked: Peeked::default(),
@@ -125,6 +131,23 @@ impl Connection {
     pub fn until(mut self, stopping: watch::Receiver<bool>) -> Connection {
         self.stopping = Some(stopping);
         self
+    }
+
+    /// What the handshake told, if this is TLS.
+    pub fn secured(&self) -> Option<&Secured> {
+        let facts: &Facts = self.proxy_digest.user_data.as_deref()?.downcast_ref()?;
+        facts.tls.as_deref()
+    }
+
+    /// Says goodbye to a client that nothing more will be sent to, so that it need not take the end for an attack (RFC 8446
+    /// section 6.1). Only what can be sent without waiting.
+    pub fn part(&mut self) {
+        if let Socket::Tls(stream) = &mut self.socket {
+            stream.get_mut().1.send_close_notify();
+            if let Err(error) = send_at_once(stream, &[]) {
+                log::debug!("parting from a client: {error}");
+            }
+        }
     }
 
     /// Gives back what was read last, to be read again by somebody else.
@@ -234,7 +257,13 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_drain(cx)
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        match &mut this.socket {
+            // What the socket did not take at once stays in the session.
+            Socket::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -243,6 +272,7 @@ impl AsyncWrite for Connection {
         match &mut this.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -251,9 +281,11 @@ impl Drop for Connection {
     /// As the engine's stream does: what was gathered for a response that broke off still goes out if it can at once.
     fn drop(&mut self) {
         if !self.gathered.is_empty() {
-            let _ = match &self.socket {
-                Socket::Tcp(stream) => stream.try_write(self.gathered.unsent()),
-                Socket::Unix(stream) => stream.try_write(self.gathered.unsent()),
+            let unsent = self.gathered.unsent();
+            let _ = match &mut self.socket {
+                Socket::Tcp(stream) => stream.try_write(unsent),
+                Socket::Unix(stream) => stream.try_write(unsent),
+                Socket::Tls(stream) => send_at_once(stream, unsent),
             };
         }
     }
@@ -304,7 +336,13 @@ impl UniqueID for Connection {
     }
 }
 
-impl Ssl for Connection {}
+impl Ssl for Connection {
+    /// What the handshake agreed on; by this the engine knows that HTTP/2 is spoken. It is given no digest: what one would
+    /// tell is among the facts.
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.secured().map(|tls| if tls.h2 { ALPN::H2 } else { ALPN::H1 })
+    }
+}
 
 impl GetTimingDigest for Connection {
     /// Nothing: the engine asks for every request, nobody reads it, and a list with an entry would be an allocation.
@@ -408,8 +446,11 @@ impl Socket {
             // A short send(2) tells tokio that the socket is full; a short writev(2) does not.
             (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),
+            (Socket::Tls(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
             (Socket::Unix(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            // Slices end up in common records.
+            (Socket::Tls(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 }
@@ -419,6 +460,11 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Tls(stream) => match ready!(Pin::new(stream).poll_read(cx, buf)) {
+                // Many clients just close. Whether a request is whole is told by its framing, never by the end.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                read => Poll::Ready(read),
+            },
         }
     }
 }
@@ -428,6 +474,7 @@ impl AsRawFd for Socket {
         match self {
             Socket::Tcp(stream) => stream.as_raw_fd(),
             Socket::Unix(stream) => stream.as_raw_fd(),
+            Socket::Tls(stream) => stream.get_ref().0.as_raw_fd(),
         }
     }
 }
@@ -444,6 +491,31 @@ impl From<UnixStream> for Socket {
     }
 }
 
+impl From<Box<TlsStream<TcpStream>>> for Socket {
+    fn from(stream: Box<TlsStream<TcpStream>>) -> Socket {
+        Socket::Tls(stream)
+    }
+}
+
+/// Sends what the kernel takes without waiting.
+fn send_at_once(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) -> io::Result<usize> {
+    struct AtOnce<'a>(&'a TcpStream);
+    impl io::Write for AtOnce<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.try_write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (socket, session) = stream.get_mut();
+    io::Write::write_all(&mut session.writer(), bytes)?;
+    while session.wants_write() {
+        session.write_tls(&mut AtOnce(socket))?;
+    }
+    Ok(bytes.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -454,7 +526,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     fn some_facts(peer: Option<SocketAddr>, local: Option<SocketAddr>) -> Facts {
-        Facts { listener: 3, peer, local, secure: false, trusted: true }
+        Facts { listener: 3, peer, local, secure: false, tls: None, trusted: true }
     }
 
     fn over(socket: impl Into<Socket>) -> Connection {
@@ -495,7 +567,7 @@ mod tests {
         let told: SocketAddr = "192.0.2.7:4711".parse().unwrap();
         assert_ne!(told, peer);
         let facts_told = some_facts(Some(told), Some(local));
-        let mut stream: Stream = Box::new(Connection::new(served, facts_told, SOON, None));
+        let mut stream: Stream = Box::new(Connection::new(served, facts_told.clone(), SOON, None));
         for body in [&b"small"[..], &noise(64 << 10)] {
             client.write_all(b"GET /a HTTP/1.1\r\nhost: b\r\n\r\n").await.unwrap();
             let mut session = ServerSession::new_http1(stream);
@@ -713,6 +785,61 @@ mod tests {
         let digest = connection.get_socket_digest().unwrap();
         assert!(digest.peer_addr().is_none() && digest.local_addr().is_none());
         assert!(facts(None).is_none());
+    }
+
+    /// A connection after its handshake, and the client's socket and session.
+    async fn tls_pair() -> (Connection, TcpStream, tokio_rustls::rustls::ClientConnection) {
+        use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, version::TLS12};
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let ring = || Arc::new(ring::default_provider());
+        // With 1.3, tickets would come in between.
+        let server = ServerConfig::builder_with_provider(ring()).with_protocol_versions(&[&TLS12]).unwrap();
+        let server = server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key.into());
+        let client =
+            ClientConfig::builder_with_provider(ring()).with_safe_default_protocol_versions().unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let (served, socket) = tcp_pair().await;
+        let (served, client) = tokio::join!(
+            tokio_rustls::TlsAcceptor::from(Arc::new(server.unwrap())).accept(served),
+            tokio_rustls::TlsConnector::from(Arc::new(client)).connect("a.test".try_into().unwrap(), socket),
+        );
+        let (socket, session) = client.unwrap().into_inner();
+        (over(Box::new(served.unwrap())), socket, session)
+    }
+
+    #[tokio::test]
+    async fn over_tls_a_head_and_its_body_are_one_record() {
+        let (mut connection, mut socket, mut session) = tls_pair().await;
+        let body = noise(8 << 10);
+        connection.write_all(b"header").await.unwrap();
+        connection.write_all(&body).await.unwrap();
+        connection.flush().await.unwrap();
+        let mut head = [0; 5];
+        socket.read_exact(&mut head).await.unwrap();
+        let mut record = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+        socket.read_exact(&mut record).await.unwrap();
+        let told = taken(&mut session, &[&head[..], &record].concat());
+        assert_eq!(told.plaintext_bytes_to_read(), 6 + body.len());
+        connection.write_all(b"last").await.unwrap();
+        connection.part();
+        drop(connection);
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await.unwrap();
+        assert!(taken(&mut session, &rest).peer_has_closed(), "parted with a word");
+    }
+
+    fn taken(
+        session: &mut tokio_rustls::rustls::ClientConnection,
+        mut bytes: &[u8],
+    ) -> tokio_rustls::rustls::IoState {
+        while !bytes.is_empty() {
+            session.read_tls(&mut bytes).unwrap();
+            session.process_new_packets().unwrap();
+        }
+        session.process_new_packets().unwrap()
     }
 
     #[test]

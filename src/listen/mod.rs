@@ -2,15 +2,21 @@
 
 pub mod bind;
 pub mod connection;
+pub mod document;
 pub mod flood;
+pub mod proxy_protocol;
+pub mod tls;
 
 use crate::value::{Name, Networks, Normalize};
+use document::RedirectHttps;
 use flood::Flood;
 use http::HeaderMap;
 use prometheus::IntCounter;
+use proxy_protocol::ProxyProtocol;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tls::Tls;
 
 /// A listener, ready to run.
 pub struct Listener {
@@ -20,6 +26,12 @@ pub struct Listener {
     pub binds: Vec<SocketAddr>,
     /// Whether clients may speak HTTP/1.1.
     pub http1: bool,
+    /// TLS, unless clients speak in cleartext.
+    pub tls: Option<Arc<Tls>>,
+    /// Who speaks the PROXY protocol, if anybody does.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// How requests in cleartext are sent to https, on a listener that does nothing else with them.
+    pub redirect_https: Option<RedirectHttps>,
     /// Whether clients may speak HTTP/2 with prior knowledge.
     pub h2c: bool,
     /// Proxies whose word about the client is taken.
@@ -43,11 +55,19 @@ pub struct Limits {
     pub uri: u64,
     /// How long an idle connection is kept.
     pub keepalive: Duration,
+    /// How long may pass between the beginning of a connection and its first request's: PROXY protocol and TLS.
+    pub handshake: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { header_bytes: 32 << 10, headers: 100, uri: 8 << 10, keepalive: Duration::from_secs(75) }
+        Limits {
+            header_bytes: 32 << 10,
+            headers: 100,
+            uri: 8 << 10,
+            keepalive: Duration::from_secs(75),
+            handshake: Duration::from_secs(10),
+        }
     }
 }
 

@@ -10,9 +10,11 @@ mod access;
 mod handles;
 mod process;
 mod series;
+mod tls;
 
 pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
 pub use handles::{Attempt, Counted, Held, RouteMetrics, UpstreamMetrics};
+pub use tls::{ProxyFailure, ProxyMetrics, TlsFailure, TlsMetrics};
 
 use access::AccessFamilies;
 use handles::{RouteSeries, UpstreamSeries};
@@ -23,6 +25,7 @@ use series::{Budget, Declare, Family, Labels};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tls::TlsFamilies;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -74,6 +77,7 @@ struct Families {
     active_connections: Family<IntGauge>,
     config_info: Family<IntGauge>,
     access: AccessFamilies,
+    tls: TlsFamilies,
     budget: Arc<Budget>,
 }
 
@@ -126,6 +130,7 @@ impl Families {
                 &["hash", "version"],
             )?,
             access: AccessFamilies::declare(to)?,
+            tls: TlsFamilies::declare(to)?,
             budget: Arc::clone(to.budget),
         })
     }
@@ -350,6 +355,7 @@ mod tests {
         upstream.dns_failure();
         metrics.connections("web").inc();
         metrics.touch_access();
+        metrics.touch_tls();
         metrics.config_loaded("9f3c2e", "1");
         metrics
     }
@@ -384,7 +390,12 @@ mod tests {
             ("tollgate_limit_decisions_total", "counter"),
             ("tollgate_limit_keys", "gauge"),
             ("tollgate_limit_keys_evicted_total", "counter"),
+            ("tollgate_proxy_protocol_failures_total", "counter"),
             ("tollgate_redis_up", "gauge"),
+            ("tollgate_tls_cert_not_after_seconds", "gauge"),
+            ("tollgate_tls_handshake_failures_total", "counter"),
+            ("tollgate_tls_handshakes_total", "counter"),
+            ("tollgate_tls_reloads_total", "counter"),
             ("process_cpu_seconds_total", "counter"),
             ("process_max_fds", "gauge"),
             ("process_open_fds", "gauge"),

@@ -120,6 +120,7 @@ fn write_line(
     fields.text("listener", record.listener);
     fields.text("protocol", protocol(request.version));
     fields.text("scheme", x.scheme());
+    fields.tls(x);
     fields.text("method", request.method.as_str());
     fields.text("host", authority(request).unwrap_or_default());
     fields.text("path", request.uri.path());
@@ -189,6 +190,19 @@ impl Fields<'_> {
         self.0.push(b'"');
         push_address(self.0, address);
         self.0.push(b'"');
+    }
+
+    /// The TLS connection, if it is one.
+    fn tls(&mut self, x: &Exchange) {
+        let Some(tls) = &x.tls else { return };
+        self.text("tls_version", tls.version);
+        self.text("tls_cipher", tls.cipher);
+        if let Some(sni) = &tls.sni {
+            self.text("sni", sni);
+        }
+        if let Some(client) = &tls.client {
+            self.text("client_cert", &client.fingerprint);
+        }
     }
 
     /// Who called, and what identity and limits had against it.

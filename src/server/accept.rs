@@ -1,13 +1,14 @@
 //! Accept loops: from a listening socket to the engine.
 
-use super::connections::Connections;
+use super::connections::{Connections, Guard};
 use super::http1::Client;
 use super::succession::Doorkeeper;
 use super::watchdog::Probes;
 use crate::gateway::Gateway;
 use crate::listen::Listener;
-use crate::listen::connection::{Connection, Facts};
-use crate::observe::metrics::Metrics;
+use crate::listen::connection::{Connection, Facts, Socket};
+use crate::listen::proxy_protocol::{self, Told};
+use crate::observe::metrics::{Metrics, ProxyFailure};
 use crate::snapshot::Snapshot;
 use crate::value::Name;
 use arc_swap::ArcSwap;
@@ -21,8 +22,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 /// How long accepting pauses when the process has no file descriptor left.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
@@ -134,21 +136,98 @@ impl Door {
         }
     }
 
-    fn enter(&self, doors: &Doors, stream: tokio::net::TcpStream, peer: SocketAddr) {
+    fn enter(&self, doors: &Doors, stream: TcpStream, peer: SocketAddr) {
         let snapshot = doors.current.load();
         let number = usize::from(self.number);
         let Some(listener) = snapshot.listeners.get(number) else { return };
         let Some(app) = doors.apps.load().get(number).cloned() else { return };
-        let local = Some(self.address).filter(|address| !address.ip().is_unspecified());
-        let trusted = listener.trusted.contains(peer.ip());
-        let facts = Facts { listener: self.number, peer: Some(peer), local, secure: false, trusted };
-        let guard = doors.connections.open(self.gauge.clone());
-        let stopping = doors.stopping.clone();
-        let connection = Connection::new(stream, facts, listener.limits.keepalive, Some(Box::new(guard)));
-        let connection = Box::new(connection.until(stopping.clone()));
-        let client = Client::new(app, stopping, listener.limits.keepalive);
-        // Known before a byte is read, so that no request is asked what it is.
-        match doors.probes.holds(peer) {
+        let newcomer = Newcomer {
+            facts: Facts {
+                listener: self.number,
+                peer: Some(peer),
+                local: Some(self.address).filter(|address| !address.ip().is_unspecified()),
+                secure: false,
+                tls: None,
+                trusted: listener.trusted.contains(peer.ip()),
+            },
+            keepalive: listener.limits.keepalive,
+            guard: doors.connections.open(self.gauge.clone()),
+            app,
+            stopping: doors.stopping.clone(),
+            // Known before a byte is read, so that no request is asked what it is.
+            is_probe: doors.probes.holds(peer),
+        };
+        let proxy = &listener.proxy_protocol;
+        let is_proxied = proxy.as_ref().is_some_and(|proxy| proxy.from.contains(peer.ip()));
+        match &listener.tls {
+            None if !is_proxied => newcomer.serve(stream),
+            _ => drop(tokio::spawn(newcomer.introduce(stream, doors.current.load_full(), is_proxied))),
+        }
+    }
+}
+
+/// A connection that has been accepted, with everything but its socket.
+struct Newcomer {
+    facts: Facts,
+    keepalive: Duration,
+    guard: Guard,
+    app: Arc<App>,
+    stopping: ShutdownWatch,
+    is_probe: bool,
+}
+
+impl Newcomer {
+    /// Serves it after what comes before the first request. That has a deadline of its own and keeps nobody else waiting; a
+    /// stop does not cut it off, so that whoever was accepted is also heard.
+    async fn introduce(mut self, mut stream: TcpStream, snapshot: Arc<Snapshot>, is_proxied: bool) {
+        let Some(listener) = snapshot.listeners.get(usize::from(self.facts.listener)) else { return };
+        let deadline = Instant::now() + listener.limits.handshake;
+        if is_proxied && self.hear_proxy(&mut stream, listener, deadline).await.is_none() {
+            return;
+        }
+        match &listener.tls {
+            None => self.serve(stream),
+            Some(tls) => {
+                if let Some(handshaken) = tls.accept(stream, deadline).await {
+                    self.facts.secure = true;
+                    self.facts.tls = Some(handshaken.secured);
+                    self.serve(handshaken.stream);
+                }
+            }
+        }
+    }
+
+    /// Takes over what the load balancer in front tells; `None` when that is not as it should be.
+    async fn hear_proxy(
+        &mut self,
+        stream: &mut TcpStream,
+        listener: &Listener,
+        deadline: Instant,
+    ) -> Option<()> {
+        let told = timeout_at(deadline, proxy_protocol::read(stream)).await;
+        match told.unwrap_or(Err(ProxyFailure::Timeout)) {
+            Ok(Told::Nothing) => {}
+            Ok(Told::Addresses { source, destination }) => {
+                self.facts.peer = Some(source);
+                self.facts.local = Some(destination);
+                self.facts.trusted = listener.trusted.contains(source.ip());
+            }
+            Err(failure) => {
+                if let Some(proxy) = &listener.proxy_protocol {
+                    proxy.metrics.failed(failure);
+                }
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// A task of its own, so that what a handshake needs is not kept along with the connection.
+    fn serve(self, socket: impl Into<Socket>) {
+        let connection = Connection::new(socket, self.facts, self.keepalive, Some(Box::new(self.guard)));
+        let connection = Box::new(connection.until(self.stopping.clone()));
+        let client = Client::new(self.app, self.stopping, self.keepalive);
+        match self.is_probe {
             false => tokio::spawn(client.serve(connection)),
             true => tokio::spawn(client.serve_probe(connection)),
         };

@@ -49,6 +49,9 @@ impl Client {
 
     /// Whether HTTP/1.1 is spoken on a connection; `None` when nothing is.
     async fn speaks_http1(&self, connection: &mut Connection) -> Option<bool> {
+        if let Some(tls) = connection.secured() {
+            return Some(self.app.http1 && !tls.h2);
+        }
         if !self.app.http1 {
             return Some(false);
         }
@@ -95,6 +98,7 @@ impl Client {
                 Served::Over => return,
             }
         }
+        connection.part();
     }
 
     /// Reads until there is a whole head; `None` when none comes.

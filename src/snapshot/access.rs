@@ -3,6 +3,7 @@
 use super::{Shared, Snapshot};
 use crate::auth::api_key::{ApiKeys, Key};
 use crate::auth::basic::Basic;
+use crate::auth::client_cert::ClientCerts;
 use crate::auth::document::{self, Jwks as Place, Jwt as WrittenJwt, Provider as Written};
 use crate::auth::forward::Forward;
 use crate::auth::guard::Guard;
@@ -14,6 +15,7 @@ use crate::build::{Access, problem, read_file, unknown};
 use crate::config::Loaded;
 use crate::config::document::Document;
 use crate::consumer::{Consumer, Consumers};
+use crate::listen::tls::document::ClientMode;
 use crate::upstream::endpoint::Endpoint;
 use crate::value::{At, Code, Issue, Issues, Name, Spanned};
 use std::collections::HashMap;
@@ -133,6 +135,10 @@ impl Making<'_> {
             Written::ApiKey(api_key) => Arc::new(ApiKeys::new(name.as_str(), api_key, self.keys.iter())),
             Written::Introspection(written) => Arc::new(self.introspection(&called, written)?),
             Written::Forward(forward) => Arc::new(self.forward(&called, forward)?),
+            Written::ClientCert(written) => {
+                self.warn_of_nobody_asking(name);
+                Arc::new(ClientCerts::new(&called, written, &self.consumers))
+            }
             Written::Basic(basic) => {
                 let made = Basic::new(&called, basic, &self.consumers);
                 Arc::new(made.map_err(|message| problem(Code::BAD_VALUE, &message, basic.users.at))?)
@@ -181,6 +187,20 @@ impl Making<'_> {
         let Shared { client, resolver, .. } = self.shared;
         Jwks::new(place, schedule, ca, client, resolver)
             .map_err(|message| problem(Code::BAD_VALUE, &message, at))
+    }
+
+    /// Warns where no certificate can ever be shown.
+    fn warn_of_nobody_asking(&mut self, name: &Spanned<Name>) {
+        let asks = |listener: &crate::config::document::Listener| {
+            let clients = listener.tls.as_ref().and_then(|tls| tls.value.client_cert.as_ref());
+            clients.is_some_and(|clients| clients.value.mode != ClientMode::Off)
+        };
+        if !self.loaded.document.listeners.iter().any(|(_, listener)| asks(listener)) {
+            let message =
+                format!("no listener asks for the certificates that provider `{}` needs", name.value);
+            let issue = Issue::new(Code::UNUSED, message).at(name.at);
+            self.issues.push(issue.help("add `tls: { client_cert: { ca: clients.pem } }` to a listener"));
+        }
     }
 
     /// Warns where secrets would travel in the clear.

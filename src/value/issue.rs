@@ -134,7 +134,7 @@ codes! {
     UNVERIFIED = 2008;
     /// A target cannot be reached (`check --online`).
     UNREACHED = 2010;
-    /// A key is no longer good.
+    /// A key or certificate is no longer good, or not yet.
     EXPIRED = 2011;
     /// Secrets travel in clear text to another machine.
     CLEAR_TEXT = 2012;

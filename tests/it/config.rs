@@ -36,7 +36,9 @@ impl Fixture {
         let mut lines = text.split_inclusive('\n');
         for line in lines.by_ref() {
             fixture.given.push_str(line);
-            match line.trim_end().strip_prefix("----").map(str::trim) {
+            // Five dashes begin something of their own: PEM.
+            let part = line.trim_end().strip_prefix("----").filter(|part| !part.starts_with('-'));
+            match part.map(str::trim) {
                 None => fixture.files.last_mut().unwrap().1.push_str(line),
                 Some("") => break,
                 Some(part) => fixture.part(part),

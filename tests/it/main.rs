@@ -23,5 +23,7 @@ mod reload;
 mod relay;
 mod signals;
 mod tidy;
+mod tls_clients;
+mod tls_listener;
 mod upgrade;
 mod upstreams;

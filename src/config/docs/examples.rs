@@ -53,6 +53,17 @@ listeners:
     protocols: [http/1.1, h2c]
     trusted_proxies: [10.0.0.0/8]
     limits: { header_bytes: 16KiB, uri: 4KiB }
+  secure:
+    bind: 0.0.0.0:8443
+    protocols: [h2, http/1.1]
+    tls:
+      certs:
+        - { cert: /etc/tollgate/tls/shop.pem, key: /etc/tollgate/tls/shop.key }
+        - { cert: /etc/tollgate/tls/api.pem, key: /etc/tollgate/tls/api.key }
+      min: \"1.2\"
+      client_cert: { mode: optional, ca: /etc/tollgate/tls/clients.pem }
+    proxy_protocol: { from: 10.0.0.0/8 }
+  plain: { bind: 0.0.0.0:8082, redirect_https: 308 to 8443 }
 ",
     ),
     (

@@ -63,6 +63,10 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("listener", "Name of the listener."),
     ("protocol", "Protocol of the client."),
     ("scheme", "`http` or `https`."),
+    ("tls_version", "Version of TLS, if the client speaks it with tollgate."),
+    ("tls_cipher", "Cipher suite, as IANA registers it."),
+    ("sni", "The host that the client asked for in the TLS handshake."),
+    ("client_cert", "Digest of the certificate that the client has shown: `sha256:` and hexadecimal digits."),
     ("method", "Request method."),
     ("host", "What the client asked for in `Host` or `:authority`."),
     ("path", "Path in its normal form."),
@@ -235,6 +239,7 @@ fn families() -> Vec<Family> {
     upstream.dns_failure();
     metrics.connections("listener").inc();
     metrics.touch_access();
+    metrics.touch_tls();
     metrics.config_loaded("hash", "version");
     let text = metrics.render(|_| {});
     read_families(&String::from_utf8_lossy(&text))

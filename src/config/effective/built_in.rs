@@ -18,6 +18,7 @@ pub(in crate::config) const BUILT_IN: &[(&str, &str)] = &[
     ("listeners.*.limits.headers", "100"),
     ("listeners.*.limits.uri", "8KiB"),
     ("listeners.*.limits.keepalive", "75s"),
+    ("listeners.*.limits.handshake_timeout", "10s"),
     ("upstreams.*.protocol", "auto"),
     ("upstreams.*.balance", "round_robin"),
     ("upstreams.*.host", "client"),

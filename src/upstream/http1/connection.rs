@@ -283,6 +283,8 @@ impl Connection {
         let read = match &self.socket {
             Socket::Tcp(stream) => stream.try_read(&mut byte),
             Socket::Unix(stream) => stream.try_read(&mut byte),
+            // Never made here.
+            Socket::Tls(_) => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -31,8 +32,12 @@ impl H2Response {
 
 impl H2Client {
     pub fn connect(addr: SocketAddr) -> Self {
+        H2Client::over(runtime().block_on(TcpStream::connect(addr)).unwrap())
+    }
+
+    /// The same over a connection that is there.
+    pub fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let sender = runtime().block_on(async {
-            let stream = TcpStream::connect(addr).await.unwrap();
             let (sender, connection) = h2::client::handshake(stream).await.unwrap();
             tokio::spawn(connection);
             sender

@@ -16,6 +16,7 @@ mod message;
 mod ports;
 mod redis;
 mod tls;
+mod tls_client;
 mod tokens;
 mod upstream;
 mod wire;
@@ -32,6 +33,7 @@ pub use message::{Headers, Request, Response};
 pub use ports::{Reserved, share_a_port};
 pub use redis::Redis;
 pub use tls::{Authority, Leaf};
+pub use tls_client::TlsDial;
 pub use tokens::{SigningKey, basic, now, with};
 pub use upstream::{Gate, Upstream};
 

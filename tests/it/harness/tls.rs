@@ -36,6 +36,13 @@ impl Authority {
         self.sign(CertificateParams::new([name.to_owned()]).unwrap(), name)
     }
 
+    /// A certificate for several names.
+    pub fn leaf_of(&self, names: &[&str]) -> Leaf {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let called = names.first().cloned().unwrap_or_default();
+        self.sign(CertificateParams::new(names).unwrap(), &called)
+    }
+
     /// A certificate for `name` whose time is over.
     pub fn expired(&self, name: &str) -> Leaf {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
@@ -69,11 +76,11 @@ impl Leaf {
         Arc::new(builder().with_no_client_auth().with_single_cert(self.chain(), self.private_key()).unwrap())
     }
 
-    fn chain(&self) -> Vec<CertificateDer<'static>> {
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()]
     }
 
-    fn private_key(&self) -> PrivateKeyDer<'static> {
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
     }
 }
