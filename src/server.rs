@@ -102,6 +102,9 @@ fn start_and_stay(start: Start) -> Result<usize, String> {
     let live = Live::new(loaded, sources);
     let settings = live.settings.clone();
     let inherited = predecessor.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
+    if let Some(Err(error)) = predecessor.as_ref().map(|before| shared.tickets.import(before.tickets())) {
+        log::warn!("TLS sessions cannot be resumed over this upgrade: {error}");
+    }
     let sockets = Sockets::open(&snapshot, &settings.admin, inherited, Activated::from_env())?;
     let socket_file = sockets.admin.as_ref().and_then(admin::Socket::path);
     privileges::raise_file_limit();
@@ -308,6 +311,7 @@ impl Process {
             arguments: self.arguments.clone(),
             sockets: legacy,
             memory: self.running.shared.memory.clone(),
+            tickets: self.running.shared.tickets.clone(),
             quotas: self.running.quotas.get().cloned(),
         };
         let mut renewals = self.running.renewals();

@@ -6,6 +6,7 @@ use crate::reload::Waning;
 use crate::store::seed::Seed;
 use std::io;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// How long it may take to say what it has to.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,6 +17,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub struct Predecessor {
     wire: Wire,
     pid: u32,
+    tickets: Zeroizing<Vec<u8>>,
     sockets: Legacy,
 }
 
@@ -31,7 +33,7 @@ impl Predecessor {
         let Word::Welcome(welcome) = wire.hear(PATIENCE).map_err(failed)? else {
             return Err("the process before does not welcome this one".to_owned());
         };
-        let Welcome { protocol, pid, version, seed, sockets } = welcome;
+        let Welcome { protocol, pid, version, seed, tickets, sockets } = welcome;
         if protocol != PROTOCOL {
             let why =
                 format!("tollgate {version} and {} cannot follow each other", env!("CARGO_PKG_VERSION"));
@@ -42,7 +44,8 @@ impl Predecessor {
             return Err("something was counted too early".to_owned());
         }
         let handles = wire.receive_sockets(sockets.len(), PATIENCE).map_err(failed)?;
-        Ok(Predecessor { wire, pid, sockets: Legacy(sockets.into_iter().zip(handles).collect()) })
+        let tickets = Zeroizing::new(tickets);
+        Ok(Predecessor { wire, pid, tickets, sockets: Legacy(sockets.into_iter().zip(handles).collect()) })
     }
 
     /// Says why this process cannot take over.
@@ -52,7 +55,13 @@ impl Predecessor {
 
     /// Another handle, to [refuse](Self::refuse) with whatever becomes of this one.
     pub(super) fn second(&self) -> Option<Predecessor> {
-        Some(Predecessor { wire: self.wire.try_clone().ok()?, pid: self.pid, sockets: Legacy::default() })
+        let (wire, tickets) = (self.wire.try_clone().ok()?, Zeroizing::default());
+        Some(Predecessor { wire, pid: self.pid, tickets, sockets: Legacy::default() })
+    }
+
+    /// The keys of its TLS session tickets.
+    pub(super) fn tickets(&self) -> &[u8] {
+        &self.tickets
     }
 
     pub(super) fn take_sockets(&mut self) -> Legacy {

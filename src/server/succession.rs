@@ -5,6 +5,7 @@
 use super::sockets::Legacy;
 use super::systemd::for_successor;
 use super::wire::{PROTOCOL, Welcome, Wire, Word};
+use crate::listen::tls::tickets::Tickets;
 use crate::store::handover::export;
 use crate::store::keeper::Keeper;
 use crate::store::memory::{Memory, now};
@@ -34,6 +35,8 @@ pub(super) struct Heritage {
     pub sockets: Legacy,
     /// Counters of limits and quotas.
     pub memory: Arc<Memory>,
+    /// Keys of TLS session tickets: clients resume their sessions with the successor.
+    pub tickets: Arc<Tickets>,
     /// The file of quotas, which one process at a time may write.
     pub quotas: Option<Arc<Keeper>>,
 }
@@ -105,6 +108,7 @@ impl Heritage {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: Seed::current().0,
+            tickets: self.tickets.export().to_vec(),
             sockets: self.sockets.0.iter().map(|(place, _)| place.clone()).collect(),
         });
         let sockets = self.sockets.0.iter().map(|(_, socket)| socket.as_fd().try_clone_to_owned());
