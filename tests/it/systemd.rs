@@ -62,7 +62,7 @@ fn systemd_hears_of_readiness_reload_upgrade_and_end() {
         *eventually(DEADLINE, "a successor", || Some(gateway.successors()).filter(|all| !all.is_empty()))
             .last()
             .unwrap();
-    assert!(said.starts_with(&format!("READY=1\nMAINPID={successor}\nSTATUS=")), "{said}");
+    assert!(said.starts_with(&format!("READY=1\nMAINPID={successor}\nWATCHDOG=1\nSTATUS=")), "{said}");
     gateway.wait_exit(DEADLINE);
     kill(Pid::from_raw(successor), Signal::SIGTERM).unwrap();
     assert_eq!(ear.hear("STOPPING"), "STOPPING=1", "from the successor: the process before was silent");
