@@ -89,11 +89,12 @@ impl Notify {
     }
 
     /// Names the process that is the service from now on, and what `systemctl status` says of it; this one says nothing more. A
-    /// reload that this process announced ends with it.
+    /// reload that this process announced ends with it. The watchdog is fed, too, since the successor begins to do so some time
+    /// later: upgrades in quick succession would starve it.
     ///
     /// Belongs in the upgrade, after the successor has proven that it serves and before this process drains.
     pub fn main_pid(&self, pid: u32, line: &str) {
-        self.send(&format!("READY=1\nMAINPID={pid}\nSTATUS={}", one_line(line)));
+        self.send(&format!("READY=1\nMAINPID={pid}\nWATCHDOG=1\nSTATUS={}", one_line(line)));
         self.handed_over.store(true, Ordering::Relaxed);
     }
 
@@ -334,7 +335,7 @@ mod tests {
         let notify = notify(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
         let copy = notify.clone();
         notify.main_pid(4711, "another");
-        assert_eq!(heard(&ear), "READY=1\nMAINPID=4711\nSTATUS=another");
+        assert_eq!(heard(&ear), "READY=1\nMAINPID=4711\nWATCHDOG=1\nSTATUS=another");
         notify.stopping();
         copy.watchdog();
         assert!(hears_nothing(&ear));

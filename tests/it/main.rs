@@ -22,6 +22,7 @@ mod redis;
 mod reload;
 mod relay;
 mod signals;
+mod systemd;
 mod tidy;
 mod tls_clients;
 mod tls_listener;
