@@ -136,14 +136,14 @@ class Lab(contextlib.ExitStack):
         return self.start(name, address, [*wrapper, binary, address, upstream], core)
 
 
-def config(address, upstream, log="none", routes=None, **defaults):
+def config(address, upstream, log="none", routes=None, flood=None, **defaults):
     """The document the load tests use: one thread, one upstream without probes, one route unless told otherwise."""
     return {
         "version": 1,
         "process": {"threads": 1},
         "admin": {"bind": "none"},
         "telemetry": {"access_log": "none" if log == "none" else {"to": str(log)}},
-        "listeners": {"web": {"bind": address, "limits": {"keepalive": "10m"}}},
+        "listeners": {"web": {"bind": address, "limits": {"keepalive": "10m", **({"flood": flood} if flood else {})}}},
         "defaults": {"auth": "public", **defaults},
         "upstreams": {"app": {"targets": [upstream], "health": {"probe": "none"}}},
         "apis": {"app": {"routes": routes or {"all": {"match": "/**", "to": "app"}}}},

@@ -11,7 +11,7 @@ use crate::outcome;
 use crate::reply::Kind;
 use crate::route::{Lookup, Route};
 use crate::snapshot::Snapshot;
-use crate::value::query::{decoded_text, split_pair};
+use crate::value::query::{decoded_text, encode, split_pair};
 use crate::value::{At, Sources, host_key};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
@@ -113,17 +113,6 @@ pub fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let value = value.trim().parse();
     let value = value.map_err(|_| "the value has characters that a header cannot carry".to_owned())?;
     Ok((name, value))
-}
-
-fn encode(out: &mut String, text: &str) {
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => {
-                out.push(char::from(byte))
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
 }
 
 /// What would happen.

@@ -15,7 +15,7 @@ use crate::filters::too_large;
 use crate::forward;
 use crate::head::{take_request, take_response};
 use crate::observe::access_log::AccessLog;
-use crate::observe::metrics::{ActiveRequest, Metrics};
+use crate::observe::metrics::{Counted, Held, Metrics};
 use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
@@ -45,6 +45,8 @@ pub struct Gateway {
     pub log: Option<Arc<AccessLog>>,
     /// Whether the process is about to stop: then every answer is the last one on its connection.
     pub leaving: Arc<AtomicBool>,
+    /// Streams in flight: they may take longer than requests when the process leaves.
+    pub streams: Counted,
 }
 
 impl Gateway {
@@ -54,7 +56,7 @@ impl Gateway {
         metrics: Arc<Metrics>,
         log: Option<Arc<AccessLog>>,
     ) -> Gateway {
-        Gateway { current, metrics, log, leaving: Arc::default() }
+        Gateway { current, streams: metrics.streams(), metrics, log, leaving: Arc::default() }
     }
 }
 
@@ -71,7 +73,10 @@ pub struct Context {
     /// Whether what was sent upstream may be sent again.
     sent_idempotent: bool,
     leaving: Arc<AtomicBool>,
-    _active: ActiveRequest,
+    streams: Counted,
+    /// When it is one.
+    stream: Option<Held>,
+    _active: Held,
 }
 
 #[async_trait]
@@ -89,6 +94,8 @@ impl ProxyHttp for Gateway {
             body_left: u64::MAX,
             sent_idempotent: false,
             leaving: self.leaving.clone(),
+            streams: self.streams.clone(),
+            stream: None,
             _active: self.metrics.request_begins(),
         })
     }

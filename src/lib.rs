@@ -45,6 +45,7 @@
 //! | limit | how often; a quota is how much in a day, week or month |
 //! | store | where limits and quotas are counted |
 //! | snapshot | a configuration that can run |
+//! | successor | a process that takes over from the running one |
 //! | task | something that runs in the background |
 //! | issue | a finding in a configuration, with its place |
 //!
@@ -63,7 +64,7 @@
 //! ## Deliberately absent
 //!
 //! The engine's `Server` and `Service` (see [`server`] for why), its load balancer (see [`upstream`]), its compression and
-//! other modules. Not here yet, with room left: cache, reload, upgrade.
+//! other modules. Not here yet, with room left: cache.
 
 pub mod value;
 pub mod consumer;
@@ -81,6 +82,7 @@ pub mod actions;
 pub mod route;
 pub mod config;
 pub mod snapshot;
+pub mod prepare;
 pub mod admit;
 pub mod forward;
 pub mod outcome;
@@ -88,6 +90,7 @@ pub mod explain;
 pub mod attempt;
 pub mod head;
 pub mod gateway;
+pub mod reload;
 pub mod admin;
 pub mod server;
 pub mod cli;

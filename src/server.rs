@@ -5,38 +5,49 @@
 
 mod accept;
 mod connections;
+mod drain;
 mod http1;
+mod predecessor;
 mod privileges;
 mod signals;
+mod sockets;
+mod succession;
+mod wire;
+
+pub use predecessor::Predecessor;
 
 use crate::admin;
-use crate::config::document::AdminBind;
-use crate::config::{Loaded, effective};
 use crate::gateway::Gateway;
-use crate::listen::bind::{bind_tcp, bind_unix};
 use crate::observe::access_log::AccessLog;
-use crate::snapshot::{ProcessSettings, Shared, Snapshot};
+use crate::prepare::Prepared;
+use crate::reload::{FileWatch, Live, Running, Succession, WARM_UP, Waning, Wanted, warm_up};
+use crate::snapshot::{ProcessSettings, Shared};
+use crate::store::handover::import;
 use crate::store::keeper::Keeper;
-use crate::tasks::{Supervisor, Task};
-use crate::value::Sources;
+use crate::store::memory::now;
+use crate::tasks::Supervisor;
 use accept::{Doors, Listening};
-use arc_swap::ArcSwap;
 use connections::Connections;
+use drain::Drain;
 use pingora::apps::HttpServerOptions;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
-use std::io;
+use signals::{End, Signals, Told};
+use sockets::{Legacy, Sockets};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use succession::{Heritage, Successor};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
-
-/// How long the start waits for the first health checks and name look-ups.
-const WARM_UP: Duration = Duration::from_secs(3);
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 
 /// How long background tasks may take to end when the process does.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How long a successor may take when nobody says.
+const SUCCESSOR_TIME: Duration = Duration::from_secs(30);
 
 /// Idle connections kept to all upstreams together, on each thread.
 const IDLE_CONNECTIONS: usize = 1024;
@@ -46,84 +57,79 @@ const ENGINE_TRIES: usize = 4;
 
 /// Everything that is needed to run.
 pub struct Start {
-    /// The configuration as read.
-    pub loaded: Loaded,
-    /// The texts it came from.
-    pub sources: Sources,
-    /// The configuration ready to run.
-    pub snapshot: Snapshot,
-    /// What outlives it.
-    pub shared: Shared,
+    /// The file of the configuration.
+    pub path: PathBuf,
+    /// Whether it is read again whenever it changes.
+    pub watch: bool,
+    /// The configuration, read and built without an error.
+    pub prepared: Prepared,
+    /// The process to take over from.
+    pub predecessor: Option<Predecessor>,
+    /// What a successor is started with.
+    pub arguments: Vec<std::ffi::OsString>,
 }
 
-/// Runs until it is told to stop. Gives the number of requests' connections that were cut at the deadline.
+/// Runs until it is told to stop, or until another process has taken over. Gives the number of requests' connections that
+/// were cut at the deadline.
 ///
 /// # Errors
 /// What keeps the gateway from starting, in a sentence for the operator.
 pub fn run(start: Start) -> Result<usize, String> {
-    let settings = ProcessSettings::new(&start.loaded.document);
-    let listening = bind_all(&start.snapshot)?;
-    let admin_socket = bind_admin(&settings.admin)?;
+    let predecessor = start.predecessor.as_ref().and_then(Predecessor::second);
+    let result = start_and_stay(start);
+    if let (Err(why), Some(predecessor)) = (&result, predecessor) {
+        predecessor.refuse(why);
+    }
+    result
+}
+
+fn start_and_stay(start: Start) -> Result<usize, String> {
+    let Start { path, watch, prepared, mut predecessor, arguments } = start;
+    let Prepared { loaded: Some(loaded), snapshot: Some(snapshot), shared: Some(shared), sources, .. } =
+        prepared
+    else {
+        return Err("there is no configuration".to_owned());
+    };
+    // Before anything else can be put in its place.
+    let binary = std::env::current_exe().map_err(|error| format!("the own binary is not found: {error}"))?;
+    let live = Live::new(loaded, sources);
+    let settings = live.settings.clone();
+    let inherited = predecessor.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
+    let sockets = Sockets::open(&snapshot, &settings.admin, inherited)?;
+    let socket_file = sockets.admin.as_ref().and_then(admin::Socket::path);
     privileges::raise_file_limit();
     // The admin socket goes to the user too; the log is opened by whom it will be reopened by. Both before any thread.
-    privileges::become_user(
-        settings.user.as_deref(),
-        admin_socket.as_ref().and_then(admin::Socket::path).as_deref(),
-    )?;
+    privileges::become_user(settings.user.as_deref(), socket_file.as_deref())?;
     let log = settings.access_log.clone().map(AccessLog::open).transpose();
     let log = log.map_err(|error| format!("the access log cannot be opened: {error}"))?;
-    let quotas = open_quotas(&settings, &start.shared)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
         .thread_name("tollgate")
         .enable_all()
         .build()
         .map_err(|error| format!("threads cannot be started: {error}"))?;
-    let socket_file = admin_socket.as_ref().and_then(admin::Socket::path);
-    let process = Process { settings, log, quotas, start };
-    let cut = process.serve(&runtime, listening, admin_socket);
-    if let Some(path) = socket_file
+    let (successors, wanted) = mpsc::channel(1);
+    let supervisor = Arc::new(Supervisor::new(runtime.handle().clone()));
+    let running = Running::new(path, (snapshot, live), shared, supervisor, successors);
+    let running = Arc::new(running);
+    let process = Process { running, log, binary, arguments, watch, predecessor, wanted };
+    let left = process.serve(&runtime, sockets);
+    if let Ok(Left { succeeded: false, .. }) = &left
+        && let Some(path) = socket_file
         && let Err(error) = std::fs::remove_file(&path)
     {
         log::debug!("{} stays behind: {error}", path.display());
     }
     runtime.shutdown_timeout(Duration::from_millis(100));
-    cut
+    left.map(|left| left.cut)
 }
 
-fn bind_all(snapshot: &Snapshot) -> Result<Vec<Listening>, String> {
-    let mut listening = Vec::new();
-    for (number, listener) in (0..).zip(&snapshot.listeners) {
-        for address in &listener.binds {
-            let socket =
-                bind_tcp(*address).map_err(|error| format!("listener `{}`: {error}", listener.name))?;
-            let address = socket.local_addr().unwrap_or(*address);
-            listening.push(Listening { number, name: listener.name.clone(), address, socket });
-        }
-    }
-    Ok(listening)
-}
-
-fn bind_admin(admin: &AdminBind) -> Result<Option<admin::Socket>, String> {
-    let named = |error: io::Error| format!("admin listener: {error}");
-    match admin {
-        AdminBind::Off => Ok(None),
-        AdminBind::Tcp(address) => {
-            bind_tcp(*address).map(|socket| Some(admin::Socket::Tcp(socket))).map_err(named)
-        }
-        AdminBind::Unix(path) => match bind_unix(path) {
-            Ok(socket) => Ok(Some(admin::Socket::Unix(socket, path.clone()))),
-            // The default place exists where tollgate is installed; nobody asked for it elsewhere.
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    && path.as_os_str() == crate::snapshot::DEFAULT_ADMIN =>
-            {
-                log::warn!("no admin listener: {error}");
-                Ok(None)
-            }
-            Err(error) => Err(named(error)),
-        },
-    }
+/// How a process ended.
+struct Left {
+    /// Connections cut at the deadline.
+    cut: usize,
+    /// Whether another process serves now.
+    succeeded: bool,
 }
 
 /// The file that quotas are kept in over a restart.
@@ -136,96 +142,225 @@ fn open_quotas(settings: &ProcessSettings, shared: &Shared) -> Result<Option<Arc
 }
 
 struct Process {
-    settings: ProcessSettings,
+    running: Arc<Running>,
     log: Option<Arc<AccessLog>>,
-    quotas: Option<Arc<Keeper>>,
-    start: Start,
+    binary: PathBuf,
+    arguments: Vec<std::ffi::OsString>,
+    watch: bool,
+    predecessor: Option<Predecessor>,
+    wanted: mpsc::Receiver<Succession>,
+}
+
+/// What ends serving.
+enum Leaving {
+    Told(End),
+    Succeeded(Successor),
 }
 
 impl Process {
-    fn serve(
-        self,
-        runtime: &Runtime,
-        listening: Vec<Listening>,
-        admin_socket: Option<admin::Socket>,
-    ) -> Result<usize, String> {
-        let Start { loaded, sources, snapshot, shared } = self.start;
-        let supervisor = Arc::new(Supervisor::new(runtime.handle().clone()));
-        let config = effective::json(&loaded, &sources);
-        shared.metrics.config_loaded(&snapshot.hash, env!("CARGO_PKG_VERSION"));
-        shared.metrics.limit_series(loaded.document.telemetry.metrics.max_series.unwrap_or(20_000) as usize);
-        let current = Arc::new(ArcSwap::from_pointee(snapshot));
-        let state = Arc::new(admin::State {
-            current: current.clone(),
-            loaded,
-            sources,
-            config,
-            metrics: shared.metrics.clone(),
-            log: self.log.clone(),
-            supervisor: supervisor.clone(),
-            draining: AtomicBool::new(false),
-            ready: AtomicBool::new(false),
-            memory: shared.memory.clone(),
-            started: Instant::now(),
-            tokens: self.settings.tokens.clone(),
-        });
-        let gateway = Gateway::new(current.clone(), shared.metrics.clone(), self.log.clone());
-        let leaving = gateway.leaving.clone();
-        let drain = self.settings.drain;
-        let log = self.log.clone();
+    fn serve(mut self, runtime: &Runtime, sockets: Sockets) -> Result<Left, String> {
         runtime.block_on(async move {
             let mut signals =
-                signals::Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?;
-            let proxy = Arc::new(proxy(gateway.clone(), self.settings.threads));
-            let (stop, stopping) = watch::channel(false);
-            let connections = Connections::default();
-            announce_addresses(&listening, admin_socket.as_ref());
-            if let Some(socket) = admin_socket {
-                admin::serve(socket, state.clone())
-                    .map_err(|error| format!("the admin listener cannot be used: {error}"))?;
-            }
-            let snapshot = current.load_full();
-            supervisor.adopt(&wanted(&snapshot, &shared, self.quotas.as_ref()));
+                Signals::new().map_err(|error| format!("signals cannot be received: {error}"))?;
+            sockets.announce();
+            let Sockets { listening, admin, legacy } = sockets;
+            let (running, log) = (self.running.clone(), self.log.clone());
+            let state = self.state();
+            let snapshot = running.current.load_full();
+            // Requests for a successor come over it, so a process that takes over serves it only when it has.
+            let (admin, mut early) = if self.predecessor.is_some() { (None, admin) } else { (admin, None) };
+            let (succeeded, is_succeeded) = watch::channel(false);
+            self.serve_admin(admin, &state, is_succeeded.clone())?;
+            running.adopt(&snapshot, None);
             let told = tokio::select! {
-                () = warm_up(&snapshot) => None,
-                end = signals.next(log.as_deref()) => Some(end),
+                () = warm_up(&snapshot, WARM_UP) => None,
+                end = signals.end(log.as_deref()) => Some(end),
             };
-            let end = match told {
-                Some(end) => end,
+            // Held on to, it would live as long as the process.
+            drop(snapshot);
+            let house = self.house(&running)?;
+            let leaving = match told {
+                Some(end) => Leaving::Told(end),
                 None => {
-                    let doors = Doors {
-                        gateway: Arc::new(gateway),
-                        proxy: proxy.clone(),
-                        current: current.clone(),
-                        metrics: shared.metrics,
-                        connections: connections.clone(),
-                        stopping,
-                    };
-                    doors.open(listening).map_err(|error| format!("a listener cannot be used: {error}"))?;
+                    let waning = self.begin(&house, listening).await?;
+                    self.serve_admin(early.take(), &state, is_succeeded)?;
+                    state.waning.store(waning.map(Arc::new));
                     state.ready.store(true, Ordering::Release);
-                    announce(&current.load());
-                    signals.next(log.as_deref()).await
+                    announce(&running);
+                    self.stay(&house, legacy, &mut signals).await
                 }
             };
             state.draining.store(true, Ordering::Release);
-            leaving.store(true, Ordering::Relaxed);
-            // A receiver that is gone has nothing to stop.
-            let _ = stop.send(true);
-            pingora::apps::HttpServerApp::http_cleanup(&*proxy).await;
+            let (end, mut successor) = match leaving {
+                Leaving::Told(end) => (end, None),
+                Leaving::Succeeded(successor) => (End::Graceful, Some(successor)),
+            };
+            succeeded.send_replace(successor.is_some());
+            let times = running.live.load().settings.drain;
+            let drain = Drain { times, connections: &house.connections, streams: &house.gateway.streams };
+            if successor.is_none() && end == End::Graceful {
+                drain.lame_duck(&mut signals, log.as_deref()).await;
+            }
+            house.close().await;
             let cut = match end {
-                signals::End::Fast => connections.count(),
-                signals::End::Graceful => {
-                    drain_until(&connections, drain, &mut signals, log.as_deref()).await
-                }
+                End::Fast => house.connections.count(),
+                End::Graceful => drain.finish(&mut signals, log.as_deref(), successor.as_mut()).await,
             };
             log::debug!("connections are closed");
             // A look-up or probe that is under way may take its time; nothing of it is needed any more.
-            drop(tokio::time::timeout(LAST_WORDS, supervisor.stop()).await);
+            drop(tokio::time::timeout(LAST_WORDS, running.supervisor.stop()).await);
             log::debug!("tasks have ended");
-            write_last(self.quotas, log).await;
+            write_last(running.quotas.get().cloned(), log).await;
             log::debug!("stopped");
-            Ok(cut)
+            Ok(Left { cut, succeeded: successor.is_some() })
         })
+    }
+
+    fn state(&self) -> Arc<admin::State> {
+        Arc::new(admin::State {
+            running: self.running.clone(),
+            log: self.log.clone(),
+            draining: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            waning: arc_swap::ArcSwapOption::empty(),
+            started: Instant::now(),
+        })
+    }
+
+    fn serve_admin(
+        &self,
+        socket: Option<admin::Socket>,
+        state: &Arc<admin::State>,
+        succeeded: watch::Receiver<bool>,
+    ) -> Result<(), String> {
+        let Some(socket) = socket else { return Ok(()) };
+        let served = admin::serve(socket, state.clone(), succeeded);
+        served.map_err(|error| format!("the admin listener cannot be used: {error}"))
+    }
+
+    fn house(&self, running: &Running) -> Result<House, String> {
+        let settings = &running.live.load().settings;
+        let gateway = Gateway::new(running.current.clone(), running.shared.metrics.clone(), self.log.clone());
+        let (stop, stopping) = watch::channel(false);
+        let connections = Connections::default();
+        let doors = Arc::new(Doors::new(
+            (gateway.clone(), proxy(gateway.clone(), settings.threads)),
+            running.current.clone(),
+            running.shared.metrics.clone(),
+            connections.clone(),
+            stopping,
+        ));
+        Ok(House { gateway, doors, connections, stop })
+    }
+
+    /// From here on requests are served.
+    async fn begin(&mut self, house: &House, listening: Vec<Listening>) -> Result<Option<Waning>, String> {
+        let running = &self.running;
+        let mut predecessor = self.predecessor.take();
+        if let Some(before) = predecessor.take() {
+            predecessor = Some(inherit(before, running).await?);
+        }
+        let settings = running.live.load().settings.clone();
+        if let Some(keeper) = open_quotas(&settings, &running.shared)? {
+            drop(running.quotas.set(keeper));
+        }
+        running.adopt(&running.current.load(), None);
+        house.doors.open(listening).map_err(|error| format!("a listener cannot be used: {error}"))?;
+        if self.watch {
+            running.watch(Arc::new(FileWatch(running.clone())));
+        }
+        match predecessor {
+            Some(before) => {
+                let waning = spawn_blocking(move || before.serving()).await;
+                waning.map_err(|error| error.to_string())?.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Serves until it is told to stop or somebody else does.
+    async fn stay(&mut self, house: &House, legacy: Legacy, signals: &mut Signals) -> Leaving {
+        let heritage = Heritage {
+            binary: self.binary.clone(),
+            arguments: self.arguments.clone(),
+            sockets: legacy,
+            memory: self.running.shared.memory.clone(),
+            quotas: self.running.quotas.get().cloned(),
+        };
+        let mut renewals = self.running.renewals();
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::End(end) => return Leaving::Told(end),
+                    Told::Reopen => if let Some(log) = &self.log { log.reopen() },
+                    Told::Reload => drop(tokio::spawn(reload(self.running.clone()))),
+                    Told::Upgrade => drop(tokio::spawn(upgrade(self.running.clone()))),
+                },
+                Ok(()) = renewals.changed() => house.doors.renew(),
+                Some(Succession { binary, within, ended }) = self.wanted.recv() => {
+                    let attempt = heritage.pass_on(binary, within, &*house.doors);
+                    let result = tokio::select! {
+                        result = attempt => result,
+                        end = signals.end(self.log.as_deref()) => return Leaving::Told(end),
+                    };
+                    match result {
+                        Ok(successor) => {
+                            log::info!("upgrade: process {} (tollgate {}) serves now", successor.pid, successor.version);
+                            drop(ended.send(Ok(successor.pid)));
+                            return Leaving::Succeeded(successor);
+                        }
+                        Err(why) => {
+                            log::error!("upgrade aborted: {why}; this process goes on");
+                            drop(ended.send(Err(why)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes over what the process before has counted.
+async fn inherit(mut before: Predecessor, running: &Running) -> Result<Predecessor, String> {
+    let hash = running.current.load().hash.clone();
+    let memory = running.shared.memory.clone();
+    let taken = spawn_blocking(move || {
+        let state = before.ready(&hash)?;
+        match import(&memory, &state, now()) {
+            Some(counters) => log::info!("took over {counters} counters"),
+            None => log::error!("not all counters of the process before could be read"),
+        }
+        Ok(before)
+    });
+    taken.await.map_err(|error| error.to_string())?
+}
+
+/// Where connections are let in and served.
+struct House {
+    gateway: Gateway,
+    doors: Arc<Doors>,
+    connections: Connections,
+    stop: watch::Sender<bool>,
+}
+
+impl House {
+    /// Lets nobody in any more and makes every answer the last on its connection.
+    async fn close(&self) {
+        self.gateway.leaving.store(true, Ordering::Relaxed);
+        // A receiver that is gone has nothing to stop.
+        let _ = self.stop.send(true);
+        pingora::apps::HttpServerApp::http_cleanup(&*self.doors.proxy).await;
+    }
+}
+
+async fn reload(running: Arc<Running>) {
+    // How it ends is told where it ends.
+    drop(running.reload(Wanted::default()).await);
+}
+
+async fn upgrade(running: Arc<Running>) {
+    if let Err(why) = running.succeed(None, SUCCESSOR_TIME).await {
+        log::debug!("upgrade: {why}");
     }
 }
 
@@ -260,74 +395,12 @@ fn proxy(gateway: Gateway, threads: usize) -> HttpProxy<Gateway> {
     proxy
 }
 
-/// Everything that runs in the background: what the snapshot wants, and what outlives it.
-fn wanted(snapshot: &Snapshot, shared: &Shared, quotas: Option<&Arc<Keeper>>) -> Vec<Arc<dyn Task>> {
-    let mut tasks = snapshot.tasks();
-    tasks.push(shared.sweeper.clone());
-    tasks.extend(quotas.map(|keeper| keeper.clone() as Arc<dyn Task>));
-    tasks
-}
-
-/// Waits for the first health checks and name look-ups of all upstreams and the keys of all issuers, but not for long.
-pub async fn warm_up(snapshot: &Snapshot) {
-    let deadline = Instant::now() + WARM_UP;
-    for upstream in &snapshot.upstreams {
-        upstream.warm(deadline.saturating_duration_since(Instant::now())).await;
-    }
-    for named in &snapshot.providers {
-        if !named.provider.warm(deadline.saturating_duration_since(Instant::now())).await {
-            log::warn!("provider `{}` cannot check credentials yet", named.name);
-        }
-    }
-    if let Some((_, redis)) = &snapshot.redis
-        && !redis.ready(deadline.saturating_duration_since(Instant::now())).await
-    {
-        log::warn!("Redis does not answer yet; limits are decided as `on_failure` says");
-    }
-}
-
-async fn drain_until(
-    connections: &Connections,
-    drain: Duration,
-    signals: &mut signals::Signals,
-    log: Option<&AccessLog>,
-) -> usize {
-    log::info!("stopping: {} connections open, at most {drain:?} to finish", connections.count());
-    tokio::select! {
-        () = connections.none() => {}
-        () = tokio::time::sleep(drain) => {}
-        _ = signals.next(log) => {}
-    }
-    connections.count()
-}
-
-/// The ports that were free where port 0 was asked for, so that whoever started us can find them.
-fn announce_addresses(listening: &[Listening], admin: Option<&admin::Socket>) {
-    for Listening { name, address, .. } in listening {
-        crate::observe::log::say(format_args!("listening {name} {address}"));
-    }
-    if let Some(admin) = admin {
-        crate::observe::log::say(format_args!("listening admin {admin}"));
-    }
-}
-
 /// The one start-up line.
-fn announce(snapshot: &Snapshot) {
-    let healthy = snapshot.upstreams.iter().filter(|upstream| upstream.is_healthy()).count();
-    let Snapshot { listeners, apis, routes, upstreams, hash, .. } = snapshot;
+fn announce(running: &Running) {
     crate::observe::log::say(format_args!(
-        "tollgate {} ready: {}, {}, {}, {} ({healthy} healthy), config {}, pid {}",
+        "tollgate {} ready: {}, pid {}",
         env!("CARGO_PKG_VERSION"),
-        counted(listeners.len(), "listener"),
-        counted(*apis, "API"),
-        counted(routes.len(), "route"),
-        counted(upstreams.len(), "upstream"),
-        hash.get(..6).unwrap_or(hash),
+        running.current.load().describe(),
         std::process::id(),
     ));
-}
-
-/// A number with its thing: `1 route`, `2 routes`.
-pub fn counted(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

@@ -27,7 +27,7 @@ use crate::listen::tls::Tls;
 use crate::listen::tls::tickets::Tickets;
 use crate::listen::{Limits, Listener};
 use crate::observe::access_log;
-use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::observe::metrics::{Held, Metrics, RouteMetrics};
 use crate::observe::{LogRules, Telemetry, TrustIds};
 use crate::route::{Route, Table};
 use crate::store::keeper::Sweeper;
@@ -36,7 +36,7 @@ use crate::store::redis::RedisStore;
 use crate::store::redis::fast::Fast;
 use crate::tasks::Task;
 use crate::upstream::{Client, Resolver, Upstream};
-use crate::value::{Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent};
+use crate::value::{Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent, Span, counted};
 use routes::Compiler;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,6 +81,8 @@ pub struct Snapshot {
     pub fast: Option<Arc<Fast>>,
     /// Whether anything has a quota that must outlive the process.
     pub has_quotas: bool,
+    /// Counts the snapshots that requests still hold.
+    _held: Held,
 }
 
 /// What does not change while the process runs, however often the configuration is loaded.
@@ -119,7 +121,7 @@ impl Shared {
 }
 
 /// Most counters in memory when nobody says.
-const DEFAULT_KEYS: u32 = 1_000_000;
+pub const DEFAULT_KEYS: u32 = 1_000_000;
 
 /// What the process takes from the configuration when it starts.
 #[derive(Clone, Debug)]
@@ -128,8 +130,8 @@ pub struct ProcessSettings {
     pub threads: usize,
     /// User to become.
     pub user: Option<String>,
-    /// How long requests in flight may go on.
-    pub drain: Duration,
+    /// How long leaving may take.
+    pub drain: DrainTimes,
     /// Where the admin listener is, and its tokens.
     pub admin: AdminBind,
     /// Tokens that let into the admin listener.
@@ -138,6 +140,28 @@ pub struct ProcessSettings {
     pub access_log: Option<access_log::Target>,
     /// Where quotas are kept over a restart, and how often they are written.
     pub quotas: Option<(PathBuf, Duration)>,
+}
+
+/// How long a process that leaves may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainTimes {
+    /// For requests in flight.
+    pub requests: Duration,
+    /// For WebSockets, server-sent events and gRPC.
+    pub streams: Duration,
+    /// How long it goes on taking requests while it says that it is not ready.
+    pub lame_duck: Duration,
+}
+
+impl DrainTimes {
+    fn new(written: &crate::config::document::Drain) -> DrainTimes {
+        let time = |span: Option<Span>, default| span.map_or(Duration::from_secs(default), |span| span.0);
+        DrainTimes {
+            requests: time(written.requests, 30),
+            streams: time(written.streams, 600),
+            lame_duck: time(written.lame_duck, 0),
+        }
+    }
 }
 
 /// Where quotas are kept when nobody says.
@@ -161,7 +185,7 @@ impl ProcessSettings {
         ProcessSettings {
             threads,
             user: document.process.user.as_ref().map(|user| user.value.clone()),
-            drain: document.process.drain.requests.map_or(Duration::from_secs(30), |span| span.0),
+            drain: DrainTimes::new(&document.process.drain),
             admin,
             tokens: document.admin.tokens.iter().map(|(_, token)| token.expose().to_owned()).collect(),
             access_log: log_target(document),
@@ -250,7 +274,21 @@ impl Snapshot {
             redis: counting.redis,
             fast: counting.fast,
             has_quotas: document.plans.iter().any(|(_, plan)| plan.quota.is_some()),
+            _held: shared.metrics.snapshot_held(),
         })
+    }
+
+    /// How much there is of everything, for people.
+    pub fn describe(&self) -> String {
+        let healthy = self.upstreams.iter().filter(|upstream| upstream.is_healthy()).count();
+        format!(
+            "{}, {}, {}, {} ({healthy} healthy), config {}",
+            counted(self.listeners.len(), "listener"),
+            counted(self.apis, "API"),
+            counted(self.routes.len(), "route"),
+            counted(self.upstreams.len(), "upstream"),
+            self.hash.get(..6).unwrap_or(&self.hash),
+        )
     }
 
     /// What must run in the background.

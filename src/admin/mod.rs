@@ -1,20 +1,18 @@
-//! The admin listener: health, metrics, the effective configuration, upstreams, status.
+//! The admin listener: health, metrics, the effective configuration, upstreams, status; reloads and upgrades.
 
-use crate::config::Loaded;
+mod change;
+
 use crate::explain::{Question, explain};
-use crate::listen::connection::{Connection, Facts};
+use crate::listen::connection::{Connection, Facts, Socket as Stream};
 use crate::observe::access_log::AccessLog;
+use crate::observe::metrics::CONTENT_TYPE as METRICS_TYPE;
 use crate::observe::metrics::KeyFacts;
-use crate::observe::metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics};
-use crate::snapshot::Snapshot;
-use crate::store::memory::Memory;
+use crate::reload::{Running, Waning};
 use crate::store::redis::StoreError;
-use crate::tasks::Supervisor;
 use crate::upstream::UpstreamStatus;
-use crate::value::Sources;
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
 use http::{Method, Response, StatusCode};
 use pingora::apps::ServerApp;
 use pingora::apps::http_app::ServeHttp;
@@ -23,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,29 +65,17 @@ impl fmt::Display for Socket {
 /// What the admin listener tells of.
 pub struct State {
     /// The running configuration.
-    pub current: Arc<ArcSwap<Snapshot>>,
-    /// The configuration as read.
-    pub loaded: Loaded,
-    /// The texts it came from.
-    pub sources: Sources,
-    /// The configuration as shown to people, secrets redacted.
-    pub config: serde_json::Value,
-    /// All metrics.
-    pub metrics: Arc<Metrics>,
+    pub running: Arc<Running>,
     /// The access log.
     pub log: Option<Arc<AccessLog>>,
-    /// The background tasks.
-    pub supervisor: Arc<Supervisor>,
     /// Whether the process is stopping.
     pub draining: AtomicBool,
     /// Whether it serves.
     pub ready: AtomicBool,
-    /// Counters of limits and quotas.
-    pub memory: Arc<Memory>,
+    /// The process before this one, while it finishes what it has begun.
+    pub waning: ArcSwapOption<Waning>,
     /// When it started.
     pub started: Instant,
-    /// Tokens that let in; none lets everybody in.
-    pub tokens: Vec<String>,
 }
 
 /// What `tollgate status` shows.
@@ -112,6 +99,9 @@ pub struct Status {
     pub apis: usize,
     /// Number of routes.
     pub routes: usize,
+    /// The process before this one, while it finishes what it has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<Predecessor>,
     /// Background tasks that run.
     pub tasks: usize,
     /// Times a background task failed and was started again.
@@ -122,37 +112,55 @@ pub struct Status {
     pub upstreams: Vec<UpstreamStatus>,
 }
 
-/// Serves the socket until the process ends. Must be called on the runtime.
+/// A process that was succeeded and has not ended yet.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Predecessor {
+    /// Its process id.
+    pub pid: u32,
+    /// Connections it has left.
+    pub connections: usize,
+}
+
+/// Serves the socket until the process ends, or another one serves it (`succeeded`). Must be called on the runtime.
 ///
 /// # Errors
 /// The socket cannot be used.
-pub fn serve(socket: Socket, state: Arc<State>) -> io::Result<()> {
+pub fn serve(socket: Socket, state: Arc<State>, mut succeeded: watch::Receiver<bool>) -> io::Result<()> {
     let app = Arc::new(App { state, shown: parking_lot::Mutex::new(Gauges::default()) });
-    match socket {
-        Socket::Tcp(socket) => {
-            let socket = TcpListener::from_std(socket)?;
-            tokio::spawn(async move {
-                loop {
-                    match socket.accept().await {
-                        Ok((stream, peer)) => enter(&app, stream, Some(peer)),
-                        Err(error) => pause(&error).await,
-                    }
-                }
-            });
+    let socket = match socket {
+        Socket::Tcp(socket) => Accepting::Tcp(TcpListener::from_std(socket)?),
+        Socket::Unix(socket, _) => Accepting::Unix(UnixListener::from_std(socket)?),
+    };
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                Ok(_) = succeeded.wait_for(|succeeded| *succeeded) => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => enter(&app, stream, peer),
+                Err(error) => pause(&error).await,
+            }
         }
-        Socket::Unix(socket, _) => {
-            let socket = UnixListener::from_std(socket)?;
-            tokio::spawn(async move {
-                loop {
-                    match socket.accept().await {
-                        Ok((stream, _)) => enter(&app, stream, None),
-                        Err(error) => pause(&error).await,
-                    }
-                }
-            });
-        }
-    }
+    });
     Ok(())
+}
+
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Accepting {
+    async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        Ok(match self {
+            Accepting::Tcp(socket) => {
+                let (stream, peer) = socket.accept().await?;
+                (stream.into(), Some(peer))
+            }
+            Accepting::Unix(socket) => (socket.accept().await?.0.into(), None),
+        })
+    }
 }
 
 async fn pause(error: &io::Error) {
@@ -160,11 +168,7 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-fn enter(
-    app: &Arc<App>,
-    stream: impl Into<crate::listen::connection::Socket>,
-    peer: Option<std::net::SocketAddr>,
-) {
+fn enter(app: &Arc<App>, stream: Stream, peer: Option<SocketAddr>) {
     let facts = Facts { listener: 0, peer, local: None, secure: false, tls: None, trusted: false };
     let connection = Connection::new(stream, facts, PATIENCE, None);
     let app = app.clone();
@@ -195,38 +199,55 @@ impl ServeHttp for App {
         let query = head.uri.query().unwrap_or_default().to_owned();
         let token =
             head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        let admitted = self.state.tokens.is_empty() || token.is_some_and(|token| self.knows(token));
+        let admitted = self.admits(token);
         let open = matches!(path.as_str(), "/healthz" | "/readyz");
         if !open && !admitted {
             return unauthorized();
+        }
+        if let Some(change) = change::Change::of(&path) {
+            return self.change(change, session, &query).await;
         }
         let response = match path.as_str() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            "/config" => json(&self.state.config),
+            "/config" if method == Method::PUT => return self.put_config(session, &query).await,
+            "/config" => self.config(),
             "/upstreams" => json(&self.upstreams()),
             "/status" => json(&self.status()),
             "/explain" => self.explain(&query).await,
-            _ => {
-                return text(
-                    StatusCode::NOT_FOUND,
-                    "not found; try /healthz /readyz /metrics /config /upstreams /status /explain\n",
-                );
-            }
+            _ => return text(StatusCode::NOT_FOUND, NOT_FOUND),
         };
         match method {
             Method::GET => response,
             Method::HEAD => without_body(response),
-            _ => not_allowed(),
+            _ => not_allowed("GET, HEAD"),
         }
     }
 }
 
+const NOT_FOUND: &str = "not found; try GET /healthz /readyz /metrics /config /upstreams /status /explain, PUT /config, POST /reload /upgrade\n";
+
 impl App {
-    /// Compares with every token in the same time, whichever it is and wherever they differ.
-    fn knows(&self, token: &str) -> bool {
-        self.state.tokens.iter().fold(false, |known, other| known | same(token.as_bytes(), other.as_bytes()))
+    /// Whether the configuration wants no token, or this one. Compares with every token in the same time, whichever it is
+    /// and wherever they differ.
+    fn admits(&self, token: Option<&str>) -> bool {
+        let live = self.state.running.live.load();
+        let tokens = &live.settings.tokens;
+        let knows = |token: &str| {
+            tokens.iter().fold(false, |known, other| known | same(token.as_bytes(), other.as_bytes()))
+        };
+        tokens.is_empty() || token.is_some_and(knows)
+    }
+
+    /// The effective configuration, with its hash as entity tag for `PUT`.
+    fn config(&self) -> Response<Vec<u8>> {
+        let live = self.state.running.live.load();
+        let mut response = json(&live.config);
+        if let Ok(tag) = format!("\"{}\"", live.loaded.hash).parse() {
+            response.headers_mut().insert(ETAG, tag);
+        }
+        response
     }
 
     fn readiness(&self) -> Response<Vec<u8>> {
@@ -240,19 +261,20 @@ impl App {
     }
 
     fn upstreams(&self) -> Vec<UpstreamStatus> {
-        self.state.current.load().upstreams.iter().map(|upstream| upstream.status()).collect()
+        self.state.running.current.load().upstreams.iter().map(|upstream| upstream.status()).collect()
     }
 
     /// What `tollgate explain` says, of the configuration that runs and with the health of its upstreams.
     async fn explain(&self, query: &str) -> Response<Vec<u8>> {
-        let snapshot = self.state.current.load_full();
+        let snapshot = self.state.running.current.load_full();
+        let live = self.state.running.live.load_full();
         let told = match Question::from_query(query) {
-            Ok(question) => explain(&snapshot, &self.state.sources, &question).await,
+            Ok(question) => explain(&snapshot, &live.sources, &question).await,
             Err(error) => Err(error),
         };
         match told {
             Ok(mut told) => {
-                told.mask(|text| self.state.loaded.mask(text));
+                told.mask(|text| live.loaded.mask(text));
                 json(&told)
             }
             Err(error) => text(StatusCode::BAD_REQUEST, &format!("{error}\n")),
@@ -261,7 +283,7 @@ impl App {
 
     fn status(&self) -> Status {
         let state = &self.state;
-        let snapshot = state.current.load();
+        let snapshot = state.running.current.load();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -272,8 +294,12 @@ impl App {
             listeners: snapshot.listeners.len(),
             apis: snapshot.apis,
             routes: snapshot.routes.len(),
-            tasks: state.supervisor.tasks(),
-            task_failures: state.supervisor.failures(),
+            predecessor: state.waning.load().as_ref().and_then(|waning| {
+                let connections = waning.connections()?;
+                Some(Predecessor { pid: waning.pid, connections })
+            }),
+            tasks: state.running.supervisor.tasks(),
+            task_failures: state.running.supervisor.failures(),
             log_dropped: state.log.as_ref().map_or(0, |log| log.dropped()),
             upstreams: self.upstreams(),
         }
@@ -281,11 +307,11 @@ impl App {
 
     fn metrics(&self) -> Response<Vec<u8>> {
         let mut shown = self.shown.lock();
-        for upstream in &self.state.current.load().upstreams {
+        for upstream in &self.state.running.current.load().upstreams {
             self.show_upstream(upstream, &mut shown);
         }
         drop(shown);
-        let body = self.state.metrics.render(|metrics| {
+        let body = self.state.running.shared.metrics.render(|metrics| {
             metrics.log_dropped(self.state.log.as_ref().map_or(0, |log| log.dropped()));
             self.show_access(metrics);
         });
@@ -294,8 +320,11 @@ impl App {
 
     /// Copies in what identity and limits know of themselves.
     fn show_access(&self, metrics: &crate::observe::metrics::Metrics) {
-        let snapshot = self.state.current.load();
-        metrics.limit_keys(self.state.memory.keys() as u64, self.state.memory.evicted());
+        let snapshot = self.state.running.current.load();
+        metrics.limit_keys(
+            self.state.running.shared.memory.keys() as u64,
+            self.state.running.shared.memory.evicted(),
+        );
         metrics.certificates(&certificates(&snapshot.listeners));
         for (provider, keys) in &snapshot.fetched_keys {
             let counters = keys.counters();
@@ -314,7 +343,7 @@ impl App {
 
     fn show_upstream(&self, upstream: &crate::upstream::Upstream, shown: &mut Gauges) {
         let name = upstream.name().as_str();
-        let metrics = self.state.metrics.upstream(name);
+        let metrics = self.state.running.shared.metrics.upstream(name);
         let targets = upstream.targets();
         let labels: Vec<String> = targets.iter().map(|target| target.label().to_string()).collect();
         for (target, label) in targets.iter().zip(&labels) {
@@ -386,8 +415,8 @@ fn unauthorized() -> Response<Vec<u8>> {
     response
 }
 
-fn not_allowed() -> Response<Vec<u8>> {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-    response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+fn not_allowed(allowed: &'static str) -> Response<Vec<u8>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, &format!("only {allowed}\n"));
+    response.headers_mut().insert(ALLOW, http::HeaderValue::from_static(allowed));
     response
 }

@@ -37,9 +37,18 @@ impl fmt::Display for AdminAddress {
 impl AdminAddress {
     /// Status and body of a GET; what went wrong has been said.
     pub(super) fn ask(&self, target: &str) -> Result<(u16, String), Exit> {
-        match ask(&self.admin, self.admin_token.as_deref(), target) {
+        self.send("GET", target, PATIENCE)
+    }
+
+    /// Status and body of a request that may take so long; what went wrong has been said.
+    pub(super) fn send(&self, method: &str, target: &str, within: Duration) -> Result<(u16, String), Exit> {
+        match send(&self.admin, self.admin_token.as_deref(), (method, target), within) {
             Ok((401, _)) => {
                 talk("error: the gateway wants a token: --admin-token or TOLLGATE_ADMIN_TOKEN");
+                Err(Exit::Refused)
+            }
+            Ok((403, body)) => {
+                talk(&format!("error: the gateway refuses: {}", reason(&body)));
                 Err(Exit::Refused)
             }
             Ok(answer) => Ok(answer),
@@ -51,19 +60,33 @@ impl AdminAddress {
     }
 }
 
-/// One GET, and the connection is closed behind it.
-fn ask(admin: &str, token: Option<&str>, target: &str) -> Result<(u16, String), String> {
+/// What a JSON answer says went wrong; any other as it is.
+pub(super) fn reason(body: &str) -> String {
+    let told: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let error = told.as_ref().and_then(|told| told.get("error")).and_then(serde_json::Value::as_str);
+    error.unwrap_or(body.trim_end()).to_owned()
+}
+
+/// One request, and the connection is closed behind it.
+fn send(
+    admin: &str,
+    token: Option<&str>,
+    (method, target): (&str, &str),
+    within: Duration,
+) -> Result<(u16, String), String> {
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let request = format!("GET {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{token}\r\n");
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n{token}\r\n"
+    );
     let answer = match admin.strip_prefix("unix:") {
         Some(path) => UnixStream::connect(path).and_then(|stream| {
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(within))?;
             exchange(stream, &request)
         }),
         None => {
             let address = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
             connect(address).and_then(|stream| {
-                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(within))?;
                 exchange(stream, &request)
             })
         }

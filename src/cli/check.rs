@@ -1,10 +1,10 @@
 //! `tollgate check`: everything that is wrong with a configuration, at once.
 
 use super::output::{data, fail, findings, talk};
-use super::prepare::prepare;
 use super::{ConfigFile, Exit, Global};
 use crate::config::report::{Format, report};
-use crate::server::warm_up;
+use crate::prepare::prepare;
+use crate::reload::{WARM_UP, warm_up};
 use crate::snapshot::Snapshot;
 use crate::tasks::Supervisor;
 use crate::value::{Code, Issue};
@@ -88,7 +88,7 @@ fn reach(snapshot: &Snapshot) -> Result<Vec<Issue>, String> {
     runtime.block_on(async {
         let supervisor = Supervisor::new(runtime.handle().clone());
         supervisor.adopt(&snapshot.tasks());
-        warm_up(snapshot).await;
+        warm_up(snapshot, WARM_UP).await;
         supervisor.stop().await;
     });
     let mut found = Vec::new();

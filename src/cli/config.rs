@@ -1,9 +1,9 @@
 //! `tollgate config …`: the configuration, its schema, its reference, and a first one.
 
 use super::output::{data, fail, findings, json};
-use super::prepare::prepare;
 use super::{ConfigFile, Exit, Global};
 use crate::config::{docs, effective};
+use crate::prepare::prepare;
 use clap::Subcommand;
 
 /// A configuration that works, for `config init`.

@@ -2,9 +2,9 @@
 
 use super::ask::AdminAddress;
 use super::output::{data, fail, findings, json};
-use super::prepare::{Prepared, prepare};
 use super::{ConfigFile, Exit, Global, Output};
 use crate::explain::{Explanation, Question, explain, header};
+use crate::prepare::{Prepared, prepare};
 use clap::Args;
 use http::{HeaderName, HeaderValue, Method};
 use std::net::IpAddr;

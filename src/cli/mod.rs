@@ -3,13 +3,15 @@
 mod ask;
 mod check;
 mod config;
+mod diff;
 mod explain;
 mod key;
 mod output;
-mod prepare;
+mod reload;
 mod routes;
 mod run;
 mod status;
+mod upgrade;
 mod version;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -24,12 +26,21 @@ pub enum Exit {
     Ok = 0,
     /// The operation failed.
     Failed = 1,
+    /// The arguments are wrong; of a command whose 1 says something else, that it failed.
+    Trouble = 2,
     /// The configuration is invalid.
     Invalid = 3,
     /// The running gateway cannot be reached.
     Unreachable = 4,
     /// The running gateway refused: a token is missing or wrong.
     Refused = 5,
+    /// The upgrade was aborted, and the old process still serves.
+    Aborted = 6,
+}
+
+impl Exit {
+    /// `diff` has found a difference.
+    const DIFFERENT: Exit = Exit::Failed;
 }
 
 impl From<Exit> for ExitCode {
@@ -55,7 +66,8 @@ Start with:
   tollgate explain -c tollgate.yaml GET http://localhost/hello
   tollgate run -c tollgate.yaml
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused,
+6 upgrade aborted.
 Data goes to stdout, talk to stderr.";
 
 /// Options of every command.
@@ -112,6 +124,15 @@ enum Command {
     /// Show the configuration, its schema, its reference, or write a first one
     #[command(subcommand)]
     Config(config::Config),
+    /// Let the running gateway read its configuration again
+    #[command(after_help = reload::AFTER)]
+    Reload(reload::Reload),
+    /// Replace the running binary without losing a connection
+    #[command(after_help = upgrade::AFTER)]
+    Upgrade(upgrade::Upgrade),
+    /// Show what differs between two configurations, or what a reload would change
+    #[command(after_help = diff::AFTER)]
+    Diff(diff::Diff),
     /// Make keys for consumers
     #[command(after_help = key::AFTER)]
     Key(key::Key),
@@ -139,6 +160,9 @@ pub fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(&global),
         Command::Routes(routes) => routes.run(&global),
         Command::Config(config) => config.run(&global),
+        Command::Reload(reload) => reload.run(),
+        Command::Upgrade(upgrade) => upgrade.run(),
+        Command::Diff(diff) => diff.run(&global),
         Command::Key(key) => key.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),

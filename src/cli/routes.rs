@@ -1,8 +1,8 @@
 //! `tollgate routes`: the routes in the order in which they are tried.
 
 use super::output::{data, fail, findings, json};
-use super::prepare::{Prepared, prepare};
 use super::{ConfigFile, Exit, Global, Output};
+use crate::prepare::{Prepared, prepare};
 use crate::route::Rule;
 use crate::snapshot::Snapshot;
 use clap::Args;

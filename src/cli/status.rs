@@ -4,7 +4,7 @@ use super::ask::AdminAddress;
 use super::output::{colored, data, fail, json};
 use super::{Exit, Global, Output};
 use crate::admin::Status as Told;
-use crate::server::counted;
+use crate::value::counted;
 use clap::Args;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -77,6 +77,10 @@ fn human(told: &Told, color: bool) -> String {
         counted(told.apis, "API"),
         counted(told.routes, "route"),
     );
+    if let Some(before) = &told.predecessor {
+        let left = counted(before.connections, "connection");
+        text.push_str(&format!("process {} before it is draining, {left} left\n", before.pid));
+    }
     if told.task_failures > 0 || told.log_dropped > 0 {
         text.push_str(&format!(
             "{} task failures, {} log lines dropped\n",

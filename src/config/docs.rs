@@ -8,6 +8,7 @@ mod lists;
 mod schema;
 
 pub use schema::schema;
+use std::sync::LazyLock;
 
 /// The reference page in Markdown, as it lies in `conf/reference.md`.
 pub fn reference() -> String {
@@ -18,6 +19,12 @@ pub fn reference() -> String {
     page.push_str(&keys.sections());
     page.push_str(&lists::sections());
     page
+}
+
+/// The schema without what only editors want to know, made once.
+pub(super) fn plain_schema() -> &'static serde_json::Value {
+    static PLAIN: LazyLock<serde_json::Value> = LazyLock::new(schema::plain);
+    &PLAIN
 }
 
 /// The default that the reference states for a key, such as `listeners.*.limits.uri`.

@@ -125,8 +125,13 @@ text_value!(Threads, "Threads", pattern: r"^(auto|[0-9]+)$", "`auto` or a number
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
-    /// How long requests in flight may go on after TERM. Default `30s`.
+    /// How long requests in flight may go on after TERM or an upgrade. Default `30s`.
     pub requests: Option<Span>,
+    /// How long streams (WebSocket, server-sent events, gRPC) may go on. Default `10m`.
+    pub streams: Option<Span>,
+    /// How long requests are still taken while `/readyz` already says that the process is leaving: as long as the load
+    /// balancers in front take to notice. Not waited for in an upgrade. Default `0s`.
+    pub lame_duck: Option<Span>,
 }
 
 /// The admin listener.

@@ -3,7 +3,7 @@
 //! This works on the tree, not on the types, because only the tree knows where everything was written and what came from
 //! outside. What came from outside, and every secret of `SECRETS`, is never shown.
 
-mod built_in;
+pub(super) mod built_in;
 mod resolve;
 mod write;
 
@@ -22,7 +22,7 @@ const SECRETS: [&[&str]; 5] = [
 ];
 
 /// What stands for a value that is not shown.
-const REDACTED: &str = "[redacted]";
+pub(super) const REDACTED: &str = "[redacted]";
 
 /// The configuration as YAML.
 ///
@@ -53,7 +53,7 @@ pub fn json(loaded: &Loaded, sources: &Sources) -> Value {
 }
 
 /// The tree of all files, with what is never shown marked as secret. `include` has done its work and is left out.
-fn merged(loaded: &Loaded) -> Node {
+pub(super) fn merged(loaded: &Loaded) -> Node {
     let mut tree = loaded.tree.clone();
     if let Kind::Map(entries) = &mut tree.kind {
         entries.retain(|entry| entry.key.value != "include");

@@ -79,9 +79,19 @@ const MERGED: &[&str] = &["listeners", "upstreams", "apis"];
 /// Reads a configuration. What is found goes to `issues`, the texts to `sources`; the result is there when it can be used
 /// at all.
 pub fn load(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Loaded> {
+    let tree = read(path, sources, issues)?;
+    complete(path, tree, sources, issues)
+}
+
+/// As [`load`], of a `text` as if the file said it.
+pub fn load_text(path: &Path, text: &str, sources: &mut Sources, issues: &mut Issues) -> Option<Loaded> {
+    let tree = add(path, text, sources, issues)?;
+    complete(path, tree, sources, issues)
+}
+
+fn complete(path: &Path, mut tree: Node, sources: &mut Sources, issues: &mut Issues) -> Option<Loaded> {
     let base =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let mut tree = read(path, sources, issues)?;
     check_version(&tree, issues)?;
     include(&mut tree, &base, sources, issues);
     interpolate(&mut tree, &Environment::process(&base), issues);
@@ -114,8 +124,12 @@ fn read(path: &Path, sources: &mut Sources, issues: &mut Issues) -> Option<Node>
             return None;
         }
     };
+    add(path, &text, sources, issues)
+}
+
+fn add(path: &Path, text: &str, sources: &mut Sources, issues: &mut Issues) -> Option<Node> {
     // Some editors begin every file with a byte order mark; it means nothing.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let file = u16::try_from(sources.0.len()).ok().filter(|file| *file < u16::MAX)?;
     sources.0.push(Source { name: path.display().to_string(), text: text.into() });
     parse(file, text, issues)

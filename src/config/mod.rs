@@ -1,6 +1,7 @@
 //! The configuration file: read with positions, typed, and described.
 
 pub mod de;
+pub mod diff;
 pub mod docs;
 pub mod document;
 pub mod effective;
@@ -11,4 +12,4 @@ mod secrets;
 pub mod yaml;
 
 pub use document::Document;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_text};

@@ -5,8 +5,8 @@ use crate::exchange::{ResponseHead, declared_body};
 use crate::forward;
 use crate::head::reply_head;
 use crate::reply::Reply;
-use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{Method, Version};
+use http::header::{CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::proxy::Session;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,6 +21,9 @@ impl Context {
     /// The head of a target's final answer is there and goes to the client.
     pub(super) fn answered(&mut self, session: &mut Session, head: &mut ResponseHead) {
         self.attempts.answered(&mut self.exchange);
+        if is_stream(head) {
+            self.stream = Some(self.streams.hold());
+        }
         forward::strip_hop_by_hop(head);
         if session.req_header().version == Version::HTTP_10
             && head.headers.remove(TRANSFER_ENCODING).is_some()
@@ -73,6 +76,16 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Whether an answer may go on for long without being slow: WebSocket and the like, server-sent events, gRPC.
+fn is_stream(head: &ResponseHead) -> bool {
+    let is_streamed = |kind: &HeaderValue| {
+        [&b"text/event-stream"[..], b"application/grpc"]
+            .iter()
+            .any(|stream| kind.as_bytes().starts_with(stream))
+    };
+    head.status == StatusCode::SWITCHING_PROTOCOLS || head.headers.get(CONTENT_TYPE).is_some_and(is_streamed)
 }
 
 /// Reads what a client is still sending after its answer. Without this the connection or stream would be reset, and clients

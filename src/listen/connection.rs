@@ -98,6 +98,10 @@ const KEPT: usize = 2048;
 /// How many slices go into one `writev(2)`, gathered bytes included.
 const SLICES: usize = 16;
 
+/// How long a connection on which nothing has been asked yet is kept when the process leaves: its client may be about to, and
+/// would take the end of the connection for a failure.
+pub const LAST_CHANCE: Duration = Duration::from_secs(1);
+
 /// How long closing waits for a client that does not read to take what was gathered.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -319,7 +323,8 @@ async fn stopped(stopping: Option<watch::Receiver<bool>>) {
     if let Some(mut stopping) = stopping
         && stopping.wait_for(|stopping| *stopping).await.is_ok()
     {
-        return;
+        // What is on its way is still answered.
+        return tokio::time::sleep(LAST_CHANCE).await;
     }
     // Nobody is left to stop us.
     std::future::pending().await

@@ -13,7 +13,7 @@ mod series;
 mod tls;
 
 pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
-pub use handles::{ActiveRequest, Attempt, RouteMetrics, UpstreamMetrics};
+pub use handles::{Attempt, Counted, Held, RouteMetrics, UpstreamMetrics};
 pub use tls::{ProxyFailure, ProxyMetrics, TlsFailure, TlsMetrics};
 
 use access::AccessFamilies;
@@ -59,6 +59,8 @@ pub struct Metrics {
     bytes_received: IntCounter,
     bytes_sent: IntCounter,
     log_dropped: IntCounter,
+    streams: Counted,
+    snapshots: IntGauge,
     reload_success: IntGauge,
     reload_time: Gauge,
 }
@@ -160,6 +162,14 @@ impl Metrics {
             bytes_received,
             bytes_sent,
             active_requests: to.gauge("tollgate_active_requests", "Requests in flight.")?,
+            streams: Counted(to.gauge(
+                "tollgate_active_streams",
+                "WebSockets, server-sent events and gRPC calls in flight.",
+            )?),
+            snapshots: to.gauge(
+                "tollgate_config_snapshots",
+                "Configurations in memory: the one in use, and older ones that requests still hold.",
+            )?,
             log_dropped: to.counter(
                 "tollgate_log_dropped_total",
                 "Lines of the access log that were lost: the log was slower than the requests, or failed.",
@@ -195,8 +205,18 @@ impl Metrics {
     }
 
     /// Counts a request as in flight until the value is dropped.
-    pub fn request_begins(&self) -> ActiveRequest {
-        ActiveRequest::new(self.active_requests.clone())
+    pub fn request_begins(&self) -> Held {
+        Held::new(self.active_requests.clone())
+    }
+
+    /// Streams in flight.
+    pub fn streams(&self) -> Counted {
+        self.streams.clone()
+    }
+
+    /// Counts a snapshot as in use until the value is dropped.
+    pub fn snapshot_held(&self) -> Held {
+        Held::new(self.snapshots.clone())
     }
 
     /// Counts bytes received from a client and bytes sent to it.
@@ -346,10 +366,12 @@ mod tests {
         let documented = [
             ("tollgate_active_connections", "gauge"),
             ("tollgate_active_requests", "gauge"),
+            ("tollgate_active_streams", "gauge"),
             ("tollgate_build_info", "gauge"),
             ("tollgate_config_info", "gauge"),
             ("tollgate_config_last_reload_success", "gauge"),
             ("tollgate_config_last_reload_timestamp_seconds", "gauge"),
+            ("tollgate_config_snapshots", "gauge"),
             ("tollgate_dns_failures_total", "counter"),
             ("tollgate_gateway_overhead_seconds", "histogram"),
             ("tollgate_http_bytes_total", "counter"),

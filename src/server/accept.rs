@@ -2,6 +2,7 @@
 
 use super::connections::{Connections, Guard};
 use super::http1::Client;
+use super::succession::Doorkeeper;
 use crate::gateway::Gateway;
 use crate::listen::Listener;
 use crate::listen::connection::{Connection, Facts, Socket};
@@ -21,6 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 /// How long accepting pauses when the process has no file descriptor left.
@@ -39,45 +41,71 @@ pub(super) struct Listening {
 
 /// What all accept loops share.
 pub(super) struct Doors {
-    pub gateway: Arc<Gateway>,
     pub proxy: Arc<HttpProxy<Gateway>>,
-    pub current: Arc<ArcSwap<Snapshot>>,
-    pub metrics: Arc<Metrics>,
-    pub connections: Connections,
-    pub stopping: ShutdownWatch,
+    gateway: Arc<Gateway>,
+    current: Arc<ArcSwap<Snapshot>>,
+    metrics: Arc<Metrics>,
+    connections: Connections,
+    stopping: ShutdownWatch,
+    /// What is behind each listener, by its number; made anew with every configuration.
+    apps: ArcSwap<Vec<Arc<App>>>,
+    open: watch::Sender<bool>,
 }
 
 impl Doors {
+    /// Doors of all listeners, through which nobody comes yet.
+    pub(super) fn new(
+        (gateway, proxy): (Gateway, HttpProxy<Gateway>),
+        current: Arc<ArcSwap<Snapshot>>,
+        metrics: Arc<Metrics>,
+        connections: Connections,
+        stopping: ShutdownWatch,
+    ) -> Doors {
+        let (gateway, proxy) = (Arc::new(gateway), Arc::new(proxy));
+        let (apps, open) = (ArcSwap::default(), watch::channel(true).0);
+        let doors = Doors { proxy, gateway, current, metrics, connections, stopping, apps, open };
+        doors.renew();
+        doors
+    }
+
+    /// Lets new connections have what the current configuration says of their listener.
+    pub(super) fn renew(&self) {
+        let snapshot = self.current.load();
+        self.apps.store(Arc::new(snapshot.listeners.iter().map(|listener| self.app(listener)).collect()));
+    }
+
     /// Starts one accept loop for each socket. Must be called on the runtime.
-    pub(super) fn open(self, listening: Vec<Listening>) -> io::Result<()> {
-        let doors = Arc::new(self);
+    pub(super) fn open(self: &Arc<Self>, listening: Vec<Listening>) -> io::Result<()> {
         for one in listening {
             let socket = TcpListener::from_std(one.socket)?;
-            let app = doors.app(one.number);
-            let door = Door {
-                number: one.number,
-                gauge: doors.metrics.connections(one.name.as_str()),
-                address: one.address,
-                app,
-            };
-            tokio::spawn(door.accept(doors.clone(), socket));
+            let gauge = self.metrics.connections(one.name.as_str());
+            let door = Door { number: one.number, gauge, address: one.address, open: self.open.subscribe() };
+            tokio::spawn(door.accept(self.clone(), socket));
         }
         Ok(())
     }
 
-    fn app(&self, number: u16) -> Arc<App> {
-        let snapshot = self.current.load();
-        let listener = snapshot.listeners.get(usize::from(number));
+    fn app(&self, listener: &Listener) -> Arc<App> {
         let mut options = HttpServerOptions::default();
-        options.h2c = listener.is_some_and(|listener| listener.h2c);
-        options.h2_idle_timeout = listener.map(|listener| listener.limits.keepalive);
+        options.h2c = listener.h2c;
+        options.h2_idle_timeout = Some(listener.limits.keepalive);
         Arc::new(App {
-            header_bytes: listener.map_or(u32::MAX, |listener| h2_header_list(&listener.limits)),
+            header_bytes: h2_header_list(&listener.limits),
             gateway: self.gateway.clone(),
             proxy: self.proxy.clone(),
             options,
-            http1: listener.is_none_or(|listener| listener.http1),
+            http1: listener.http1,
         })
+    }
+}
+
+impl Doorkeeper for Doors {
+    fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    fn open(&self) {
+        self.open.send_replace(true);
     }
 }
 
@@ -86,17 +114,17 @@ struct Door {
     number: u16,
     gauge: prometheus::IntGauge,
     address: SocketAddr,
-    app: Arc<App>,
+    open: watch::Receiver<bool>,
 }
 
 impl Door {
-    async fn accept(self, doors: Arc<Doors>, socket: TcpListener) {
+    async fn accept(mut self, doors: Arc<Doors>, socket: TcpListener) {
         let mut stopping = doors.stopping.clone();
         loop {
             let accepted = tokio::select! {
                 biased;
                 _ = stopping.changed() => return,
-                accepted = socket.accept() => accepted,
+                accepted = accept(&mut self.open, &socket) => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => self.enter(&doors, stream, peer),
@@ -107,7 +135,9 @@ impl Door {
 
     fn enter(&self, doors: &Doors, stream: TcpStream, peer: SocketAddr) {
         let snapshot = doors.current.load();
-        let Some(listener) = snapshot.listeners.get(usize::from(self.number)) else { return };
+        let number = usize::from(self.number);
+        let Some(listener) = snapshot.listeners.get(number) else { return };
+        let Some(app) = doors.apps.load().get(number).cloned() else { return };
         let newcomer = Newcomer {
             facts: Facts {
                 listener: self.number,
@@ -119,7 +149,7 @@ impl Door {
             },
             keepalive: listener.limits.keepalive,
             guard: doors.connections.open(self.gauge.clone()),
-            app: self.app.clone(),
+            app,
             stopping: doors.stopping.clone(),
         };
         let proxy = &listener.proxy_protocol;
@@ -191,6 +221,24 @@ impl Newcomer {
         let connection = Connection::new(socket, self.facts, self.keepalive, Some(Box::new(self.guard)));
         let connection = Box::new(connection.until(self.stopping.clone()));
         tokio::spawn(Client::new(self.app, self.stopping, self.keepalive).serve(connection));
+    }
+}
+
+/// Accepts the next connection while the door is open. Cancel safe.
+async fn accept(
+    open: &mut watch::Receiver<bool>,
+    socket: &TcpListener,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        if !*open.borrow_and_update() {
+            // Whoever opens it is gone only when the process ends.
+            let _ = open.wait_for(|open| *open).await;
+        }
+        tokio::select! {
+            biased;
+            _ = open.changed() => {}
+            accepted = socket.accept() => return accepted,
+        }
     }
 }
 

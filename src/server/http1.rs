@@ -2,7 +2,7 @@
 
 use super::accept::App;
 use crate::gateway::Served;
-use crate::listen::connection::{Connection, H2_PREFACE};
+use crate::listen::connection::{Connection, H2_PREFACE, LAST_CHANCE};
 use bytes::{Buf, BytesMut};
 use pingora::ErrorType;
 use pingora::apps::ServerApp;
@@ -94,6 +94,7 @@ impl Client {
     /// Reads until there is a whole head; `None` when none comes.
     async fn read_head(&mut self, connection: &mut Connection, read: &mut BytesMut) -> Option<()> {
         let (mut seen, mut began) = (0, None);
+        let mut leaving = *self.stopping.borrow();
         loop {
             // Empty lines before a request are passed over (RFC 9112 section 2.2).
             while seen == 0 && matches!(read.first(), Some(b'\r' | b'\n')) {
@@ -104,6 +105,7 @@ impl Client {
             }
             seen = read.len();
             let limit = match (seen, began) {
+                (0, _) if leaving => LAST_CHANCE,
                 (0, _) => self.keepalive,
                 (_, None) => *began.insert(Instant::now() + HEAD_TIME) - Instant::now(),
                 (_, Some(deadline)) => deadline.saturating_duration_since(Instant::now()),
@@ -113,7 +115,10 @@ impl Client {
             let more = tokio::select! {
                 biased;
                 more = more => more,
-                _ = self.stopping.changed(), if seen == 0 => return None,
+                _ = self.stopping.changed(), if seen == 0 && !leaving => {
+                    leaving = true;
+                    continue;
+                }
             };
             if !matches!(more, Ok(Ok(1..))) {
                 return None;

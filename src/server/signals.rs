@@ -1,4 +1,4 @@
-//! Signals: TERM and QUIT stop gracefully, INT at once, USR1 reopens the access log.
+//! Signals: TERM and QUIT stop gracefully, INT at once, HUP reloads, USR1 reopens the access log, USR2 upgrades.
 
 use crate::observe::access_log::AccessLog;
 use std::io;
@@ -11,6 +11,19 @@ pub(super) enum End {
     Graceful,
     /// At once.
     Fast,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// TERM, QUIT, INT.
+    End(End),
+    /// USR1: the access log was moved away.
+    Reopen,
+    /// HUP.
+    Reload,
+    /// USR2.
+    Upgrade,
 }
 
 /// All signals that mean something here. From its making on, none of them kills the process.
@@ -36,20 +49,26 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal that ends the process; the others are dealt with on the way.
-    pub(super) async fn next(&mut self, log: Option<&AccessLog>) -> End {
+    /// Waits for the next signal that asks for something.
+    pub(super) async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.term.recv() => Told::End(End::Graceful),
+            _ = self.quit.recv() => Told::End(End::Graceful),
+            _ = self.int.recv() => Told::End(End::Fast),
+            _ = self.usr1.recv() => Told::Reopen,
+            _ = self.hup.recv() => Told::Reload,
+            _ = self.usr2.recv() => Told::Upgrade,
+        }
+    }
+
+    /// Waits for the next signal that ends the process; the log is reopened on the way.
+    pub(super) async fn end(&mut self, log: Option<&AccessLog>) -> End {
         loop {
-            tokio::select! {
-                _ = self.term.recv() => return End::Graceful,
-                _ = self.quit.recv() => return End::Graceful,
-                _ = self.int.recv() => return End::Fast,
-                _ = self.usr1.recv() => {
-                    if let Some(log) = log {
-                        log.reopen();
-                    }
-                }
-                _ = self.hup.recv() => log::warn!("HUP ignored: the configuration cannot be reloaded yet; restart instead"),
-                _ = self.usr2.recv() => log::warn!("USR2 ignored: the binary cannot be upgraded yet; restart instead"),
+            match (self.next().await, log) {
+                (Told::End(end), _) => return end,
+                (Told::Reopen, Some(log)) => log.reopen(),
+                (Told::Reopen, None) => {}
+                (Told::Reload | Told::Upgrade, _) => log::warn!("ignored: the process is not serving"),
             }
         }
     }

@@ -137,7 +137,7 @@ pub(super) fn encode(entry: &Entry<'_>, out: &mut Vec<u8>) {
 /// Reads records until the end or the first that is damaged; gives how many bytes are good.
 fn read(path: &Path, bytes: &[u8], restore: &mut impl FnMut(&Entry<'_>)) -> u64 {
     let Some(mut rest) = bytes.get(HEADER.len()..) else { return 0 };
-    while let Some((entry, behind)) = record(rest) {
+    while let Some((entry, behind)) = decode(rest) {
         restore(&entry);
         rest = behind;
     }
@@ -153,7 +153,7 @@ fn read(path: &Path, bytes: &[u8], restore: &mut impl FnMut(&Entry<'_>)) -> u64 
 }
 
 /// The record at the front, and what is behind it.
-fn record(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
+pub(super) fn decode(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let (checksum, rest) = rest.split_first_chunk()?;
     let length =

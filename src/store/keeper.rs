@@ -6,7 +6,7 @@ use crate::tasks::{Running, Stop, Task};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,6 +38,7 @@ impl Task for Sweeper {
 /// Writes the quotas of a store to a file. When the process is killed, at most one interval is lost.
 #[derive(Debug)]
 pub struct Keeper {
+    path: PathBuf,
     memory: Arc<Memory>,
     /// None after it was released.
     journal: Mutex<Option<Journal>>,
@@ -63,6 +64,7 @@ impl Keeper {
             }
         })?;
         let keeper = Keeper {
+            path: path.to_owned(),
             memory,
             journal: Mutex::new(Some(journal)),
             interval: AtomicU64::new(0),
@@ -99,6 +101,24 @@ impl Keeper {
         let written = self.flush();
         *self.journal.lock() = None;
         written
+    }
+
+    /// Takes the file again after it was released, and writes all that was counted. What another process has written to it
+    /// meanwhile does not count. Blocks.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). Quotas are kept in memory only then.
+    pub fn take_back(&self) -> Result<(), String> {
+        let mut journal = self.journal.lock();
+        if journal.is_some() {
+            return Ok(());
+        }
+        let mut taken = Journal::open(&self.path, |_| {})?;
+        let written = taken.rewrite(|write| self.memory.write(now(), true, encode, write));
+        *journal = Some(taken);
+        drop(journal);
+        self.note(&written);
+        written.map_err(|error| error.to_string())
     }
 
     /// How many writes have failed.
@@ -258,6 +278,11 @@ mod tests {
         assert_eq!(used(&other, &month, b"k"), 9);
         assert_eq!(take(&memory, &month, b"k", 1), 10);
         keeper.flush().unwrap();
+        keeper.take_back().unwrap_err();
+        drop((other, _other));
+        keeper.take_back().unwrap();
+        drop(keeper);
+        assert_eq!(used(&open(&path).0, &month, b"k"), 10, "what was counted meanwhile is written too");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::cycle::Window;
 use super::gcra::Tat;
 use super::prepared::{CounterId, Counting, Kind};
 use super::quotas::{Entry, Quotas};
-use super::rates::Rates;
+use super::rates::{Counter, Rates};
 use super::{Demand, Limit, Outcome, Outcomes};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
@@ -154,6 +154,28 @@ impl Memory {
             }
         }
         Ok(())
+    }
+
+    /// Tells of every counter of a rate that is not idle.
+    pub(super) fn each_rate(&self, now: u64, mut tell: impl FnMut(&Counter)) {
+        for shard in &self.shards {
+            shard.0.lock().rates.each(now, &mut tell);
+        }
+    }
+
+    /// Takes over a counter of a rate.
+    pub(super) fn put_rate(&self, counter: Counter, now: u64) {
+        if let Some(shard) = self.shards.get(self.shard(counter.id())) {
+            let dropped = shard.0.lock().rates.set(counter.id(), counter.tat(), now, self.most());
+            self.count_dropped(dropped, false);
+        }
+    }
+
+    /// Tells of everything that quotas have counted and that still counts.
+    pub(super) fn each_quota(&self, now: u64, mut tell: impl FnMut(&Entry<'_>)) {
+        for shard in &self.shards {
+            shard.0.lock().quotas.entries(now, &mut tell);
+        }
     }
 
     /// Takes over what was written down under `name`, the one of the entry.

@@ -7,12 +7,14 @@ pub mod counters;
 pub mod document;
 pub mod gcra;
 pub mod cycle;
+pub mod seed;
 pub mod prepared;
 mod rates;
 mod quotas;
 pub mod memory;
 mod journal;
 pub mod keeper;
+pub mod handover;
 pub mod redis;
 
 use prepared::Prepared;

@@ -2,9 +2,11 @@
 
 use super::cycle::{Current, Window};
 use super::gcra::Pace;
+use super::seed::Seed;
 use super::{Cycle, Rule};
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
-use std::sync::{Arc, LazyLock};
+use siphasher::sip128::{Hash128, Hasher128, SipHasher13};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// How a limit counts, and the beginning of its counters' identities. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -87,12 +89,11 @@ pub(super) enum Kind {
     Quota,
 }
 
-/// Which counter: 128 bits of keyed hashes of limit and key. The keys are random for each process.
+/// Which counter: 128 bits of a keyed hash of limit and key, so that nobody outside can look for a key that falls on someone
+/// else's counter, or in the same shard. The hash is SipHash-1-3, whose results are the same in every binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CounterId {
-    /// SipHash-1-3: nobody outside can look for a key that falls on someone else's counter, or in the same shard.
     pub high: u64,
-    /// A quick one, so that chance does not lead there either.
     pub low: u64,
 }
 
@@ -103,31 +104,26 @@ impl CounterId {
     }
 }
 
-static HIGH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-static LOW: LazyLock<foldhash::quality::RandomState> = LazyLock::new(foldhash::quality::RandomState::default);
-
 /// What has taken in kind and name.
 #[derive(Debug)]
-struct Prefix {
-    high: DefaultHasher,
-    low: u64,
-}
+struct Prefix(SipHasher13);
 
 impl Prefix {
     fn new(kind: Kind, name: &str) -> Self {
-        let mut high = HIGH.build_hasher();
-        (kind, name).hash(&mut high);
-        Prefix { high, low: LOW.hash_one((kind, name)) }
+        let (one, other) = Seed::current().keys();
+        let mut hasher = SipHasher13::new_with_keys(one, other);
+        hasher.write(&[kind as u8]);
+        hasher.write(name.as_bytes());
+        // In no text: the key is the rest, and no two pairs read the same.
+        hasher.write(&[0xFF]);
+        Prefix(hasher)
     }
 
     fn counter(&self, key: &[u8]) -> CounterId {
-        // The name ends in a byte that is in no text, and the key is the rest: no two pairs read the same.
-        let mut high = self.high.clone();
-        high.write(key);
-        let mut low = LOW.build_hasher();
-        low.write_u64(self.low);
-        low.write(key);
-        CounterId { high: high.finish(), low: low.finish() }
+        let mut hasher = self.0;
+        hasher.write(key);
+        let Hash128 { h1: high, h2: low } = hasher.finish128();
+        CounterId { high, low }
     }
 }
 

@@ -137,14 +137,19 @@ impl Quotas {
 
     /// Gives all that still counts; nothing counts as changed afterwards.
     pub fn all(&mut self, now: u64, mut write: impl FnMut(&Entry<'_>)) {
+        self.entries(now, &mut write);
         self.changed = Vec::new();
-        for account in self.table.iter_mut().filter(|account| account.usage.end > now) {
+        self.table.iter_mut().for_each(|account| account.changed = u64::MAX);
+    }
+
+    /// Tells of all that still counts.
+    pub fn entries(&self, now: u64, tell: &mut impl FnMut(&Entry<'_>)) {
+        for account in self.table.iter().filter(|account| account.usage.end > now) {
             account.entries(0, &mut |entry| {
                 if entry.used > 0 {
-                    write(entry)
+                    tell(entry)
                 }
             });
-            account.changed = u64::MAX;
         }
     }
 

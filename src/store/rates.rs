@@ -18,14 +18,24 @@ pub(super) struct Rates {
 
 /// 96 bits of the identity are enough for a table of thousands.
 #[derive(Clone, Copy, Debug)]
-struct Counter {
-    high: u64,
-    micros: u64,
-    low: u32,
-    part: u32,
+pub(super) struct Counter {
+    pub high: u64,
+    pub micros: u64,
+    pub low: u32,
+    pub part: u32,
 }
 
 impl Counter {
+    /// As much of its identity as is kept.
+    pub fn id(&self) -> CounterId {
+        CounterId { high: self.high, low: u64::from(self.low) }
+    }
+
+    /// Its state.
+    pub fn tat(&self) -> Tat {
+        Tat { micros: self.micros, part: self.part }
+    }
+
     fn is(&self, id: CounterId) -> bool {
         self.high == id.high && self.low == low(id)
     }
@@ -43,7 +53,7 @@ impl Rates {
     /// The state of a counter.
     pub fn tat(&self, id: CounterId) -> Tat {
         let found = self.table.find(id.high, |counter| counter.is(id));
-        found.map_or_else(Tat::default, |counter| Tat { micros: counter.micros, part: counter.part })
+        found.map_or_else(Tat::default, Counter::tat)
     }
 
     /// Sets a counter. Of more than `most` some are dropped; gives how many of these were in use.
@@ -58,6 +68,11 @@ impl Rates {
         let counter = Counter { high: id.high, micros: tat.micros, low: low(id), part: tat.part };
         self.table.insert_unique(id.high, counter, |counter| counter.high);
         dropped
+    }
+
+    /// Tells of every counter that is not idle.
+    pub fn each(&self, now: u64, tell: &mut impl FnMut(&Counter)) {
+        self.table.iter().filter(|counter| !counter.is_idle(now)).for_each(tell);
     }
 
     /// Forgets a counter.

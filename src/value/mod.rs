@@ -29,7 +29,7 @@ pub use method::MethodName;
 pub use name::Name;
 pub use path::{Normalize, PathError, normalize};
 pub use pattern::{Params, PathPattern, Segment, Tail, split_segment};
-pub use quantity::{ByteSize, Percent, Span};
+pub use quantity::{ByteSize, Percent, Span, counted};
 pub use rate::Rate;
 pub use secret::Secret;
 pub use spanned::{Map, SPANNED, Spanned};

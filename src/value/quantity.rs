@@ -137,6 +137,11 @@ impl fmt::Display for Percent {
 
 text_value!(Percent, "Percent", pattern: r"^[0-9]{1,3}(\.[0-9]{1,2})? ?%$", "a percentage such as `10%`");
 
+/// A number with its thing: `1 route`, `2 routes`.
+pub fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

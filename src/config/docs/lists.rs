@@ -285,18 +285,37 @@ fn results() -> String {
 
 fn admin() -> String {
     format!(
-        "Every path but the first two needs `Authorization: Bearer TOKEN` when `admin.tokens` names any.\n\n{}",
+        "Every path but the first two needs `Authorization: Bearer TOKEN` when `admin.tokens` names any. Changes are taken over a \
+         Unix socket, or with a token.\n\n{}",
         coded(
-            ["GET", "answer"],
+            ["request", "answer"],
             &[
-                ("/healthz", "200 while the process runs."),
-                ("/readyz", "200 while it takes requests; 503 while it starts or stops."),
-                ("/metrics", "[Metrics](#metrics)."),
-                ("/config", "The configuration as JSON, secrets redacted, with the place of every value."),
-                ("/upstreams", "Upstreams, their targets and their health."),
+                ("GET /healthz", "200 while the process runs."),
+                ("GET /readyz", "200 while it takes requests; 503 while it starts or stops."),
+                ("GET /metrics", "[Metrics](#metrics)."),
                 (
-                    "/status",
+                    "GET /config",
+                    "The configuration as JSON, secrets redacted, with the place of every value."
+                ),
+                ("GET /upstreams", "Upstreams, their targets and their health."),
+                (
+                    "GET /status",
                     "Version, configuration, uptime, numbers of things: what `tollgate status` shows."
+                ),
+                ("GET /explain", "What `tollgate explain --live` shows."),
+                (
+                    "POST /reload",
+                    "Reads the configuration again: what `tollgate reload` does. With `?dry_run=1` only tells what differs. 422 \
+                     with the findings when it is wrong."
+                ),
+                (
+                    "PUT /config",
+                    "Another configuration instead, written to the file, too, or only until the next reload with \
+                     `?ephemeral=1`; `?dry_run=1` as above. `If-Match` must have the entity tag of `GET /config`."
+                ),
+                (
+                    "POST /upgrade",
+                    "What `tollgate upgrade` does; `?within=SECONDS`, over the Unix socket `&binary=PATH`."
                 ),
             ]
         )
@@ -314,8 +333,11 @@ fn signals() -> String {
             ("QUIT", "As TERM."),
             ("INT", "Fast stop."),
             ("USR1", "Log files are opened anew, after a rotation."),
-            ("HUP", "Nothing yet; a line in the log says so."),
-            ("USR2", "Nothing yet; a line in the log says so."),
+            ("HUP", "The configuration is read again, as by `tollgate reload`."),
+            (
+                "USR2",
+                "Another process takes over with the binary that is there now, as by `tollgate upgrade`.",
+            ),
         ],
     )
 }
@@ -325,11 +347,12 @@ fn exit_codes() -> String {
         ["code", "meaning"],
         &[
             ("0", "As asked."),
-            ("1", "The operation failed."),
-            ("2", "The arguments are wrong."),
+            ("1", "The operation failed; of `diff`, that there is a difference."),
+            ("2", "The arguments are wrong; of `diff` also that it failed."),
             ("3", "The configuration is invalid; with `check --strict` also if there are warnings."),
             ("4", "The running gateway cannot be reached."),
             ("5", "The running gateway refused."),
+            ("6", "The upgrade was aborted, and the old process goes on."),
             ("130", "Interrupted."),
         ],
     )

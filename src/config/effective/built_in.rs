@@ -4,7 +4,7 @@ use super::super::yaml::{Entry, Kind, Node, Scalar};
 use super::built_in_entry;
 
 /// Paths and values; `*` stands for every name. What a shorter path sets comes before what a longer one adds to.
-pub(super) const BUILT_IN: &[(&str, &str)] = &[
+pub(in crate::config) const BUILT_IN: &[(&str, &str)] = &[
     ("process.threads", "auto"),
     ("process.drain.requests", "30s"),
     ("admin.bind", "unix:/run/tollgate/admin.sock"),

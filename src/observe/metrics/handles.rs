@@ -55,17 +55,33 @@ impl UpstreamMetrics {
     }
 }
 
-/// A request in flight.
-pub struct ActiveRequest(IntGauge);
+/// A gauge that can also be read.
+#[derive(Clone)]
+pub struct Counted(pub(super) IntGauge);
 
-impl ActiveRequest {
-    pub(super) fn new(gauge: IntGauge) -> ActiveRequest {
-        gauge.inc();
-        ActiveRequest(gauge)
+impl Counted {
+    /// Counts one more until the value is dropped.
+    pub fn hold(&self) -> Held {
+        Held::new(self.0.clone())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> i64 {
+        self.0.get()
     }
 }
 
-impl Drop for ActiveRequest {
+/// One of what a gauge counts, as long as it lives: a request in flight, a snapshot in use.
+pub struct Held(IntGauge);
+
+impl Held {
+    pub(super) fn new(gauge: IntGauge) -> Held {
+        gauge.inc();
+        Held(gauge)
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use tokio::runtime::{Builder, Runtime};
 use tollgate::config::interpolate::{Environment, interpolate};
 use tollgate::config::report::{Format, report};
 use tollgate::config::yaml::{Kind, Node, parse};
@@ -19,6 +20,8 @@ use tollgate::config::{Document, Loaded, de, effective, load};
 use tollgate::explain::{Question, explain};
 use tollgate::observe::metrics::Metrics;
 use tollgate::snapshot::{Shared, Snapshot};
+use tollgate::store::keeper::Sweeper;
+use tollgate::store::memory::Memory;
 use tollgate::upstream::{Client, Resolver};
 use tollgate::value::issue::Source;
 use tollgate::value::{At, Issue, Issues, Sources};
@@ -29,7 +32,12 @@ const VARIABLES: [(&str, &str); 4] =
     [("HOST", "example.com"), ("EMPTY", ""), ("PORT", "8080"), ("SECRET", SECRET)];
 /// Metrics remember every name they are asked for; so they are made anew after so many configurations.
 const BUILDS: usize = 256;
+/// Keys of limits that are remembered.
+const MOST_KEYS: usize = 1_000;
 
+/// Explaining may wait.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_all().build().unwrap());
 /// The text, alone in a directory.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
     let directory = std::env::temp_dir().join(format!("tollgate-fuzz-{}", std::process::id()));
@@ -93,6 +101,11 @@ fn build(loaded: &Loaded, sources: &Sources, issues: &mut Issues) {
         let Some(snapshot) = snapshot else { return };
         let mut again = Issues::default();
         assert!(Snapshot::build(loaded, shared, Some(&snapshot), &mut again).is_some(), "{again:?}");
+        // Who proves nothing would make providers fetch keys or ask somebody.
+        let consumer = snapshot.consumers.names().next().map(str::to_owned);
+        if consumer.is_none() && loaded.document.auth.iter().next().is_some() {
+            return;
+        }
         for (method, url) in [(Method::GET, "http://example.com/orders/7?a=1"), (Method::HEAD, "/")] {
             let question = Question {
                 method,
@@ -100,8 +113,11 @@ fn build(loaded: &Loaded, sources: &Sources, issues: &mut Issues) {
                 headers: Vec::new(),
                 from: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 listener: None,
+                consumer: consumer.clone(),
+                body: Some(7),
+                trace: true,
             };
-            let explanation = explain(&snapshot, sources, &question);
+            let explanation = RUNTIME.block_on(explain(&snapshot, sources, &question));
             assert!(explanation.is_ok(), "{explanation:?}");
         }
     });
@@ -129,10 +145,13 @@ fn with_shared(run: impl FnOnce(&Shared)) {
 
 fn shared() -> Shared {
     pingora::tls::install_default_crypto_provider();
+    let memory = Arc::new(Memory::new(MOST_KEYS));
     Shared {
         metrics: metrics(),
         resolver: Arc::new(Resolver::new(&["127.0.0.1:9".parse().unwrap()]).unwrap()),
         client: Arc::new(Client::new(None)),
+        sweeper: Arc::new(Sweeper(memory.clone())),
+        memory,
     }
 }
 
@@ -160,7 +179,8 @@ fn is_reference_elsewhere(text: &str) -> bool {
 }
 
 fn is_path_elsewhere(key: &str, text: &str) -> bool {
-    matches!(key, "ca" | "cert" | "key" | "file") && text.contains('/')
+    let is_path = matches!(key, "ca" | "cert" | "key" | "file" | "pem" | "jwks");
+    is_path && text.contains('/') && !text.contains("://")
 }
 
 fn check(text: &str, sources: &Sources, issues: &mut Issues) {

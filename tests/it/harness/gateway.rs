@@ -24,6 +24,7 @@ pub struct Plan {
     names: Vec<(String, String)>,
     files: Vec<(String, String)>,
     env: Vec<(String, String)>,
+    args: Vec<String>,
     dir: tempfile::TempDir,
 }
 
@@ -44,6 +45,7 @@ impl Plan {
             names: Vec::new(),
             files: Vec::new(),
             env: Vec::new(),
+            args: Vec::new(),
             dir: tempfile::Builder::new().prefix("tollgate-test-").tempdir().unwrap(),
         }
     }
@@ -63,6 +65,12 @@ impl Plan {
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// More arguments for `tollgate run`.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         self
     }
 
@@ -111,7 +119,12 @@ impl Plan {
         raise_file_limit();
         let path = self.write();
         let mut command = binary();
-        command.args(["run", "-c"]).arg(path).envs(self.env.iter().cloned()).current_dir(self.dir());
+        command
+            .args(["run", "-c"])
+            .arg(path)
+            .args(&self.args)
+            .envs(self.env.iter().cloned())
+            .current_dir(self.dir());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, stderr) =
             (Lines::read(child.stdout.take().unwrap()), Lines::read(child.stderr.take().unwrap()));
@@ -243,18 +256,52 @@ impl Gateway {
         self.child.lock().unwrap().try_wait().unwrap().is_none()
     }
 
+    /// Process ids of the processes that have taken over, the last one last.
+    pub fn successors(&self) -> Vec<i32> {
+        let is_ready = |line: &String| line.starts_with("tollgate ") && line.contains(" ready: ");
+        let pid = |line: String| line.rsplit_once("pid ")?.1.parse().ok();
+        self.stderr.all().into_iter().filter(is_ready).filter_map(pid).skip(1).collect()
+    }
+
+    /// A request to the admin listener on `admin.sock` in the folder of the configuration.
+    pub fn admin_socket(&self) -> Client {
+        Client::connect_unix(&self.plan.dir().join("admin.sock"))
+    }
+
+    /// A command that asks the admin listener on `admin.sock`.
+    pub fn ask(&self, args: &[&str]) -> Ran {
+        let admin = format!("unix:{}", self.plan.dir().join("admin.sock").display());
+        tollgate_in(self.plan.dir(), &[("TOLLGATE_ADMIN".to_owned(), admin)], args)
+    }
+
+    /// Changes the configuration file: the first `from` in it becomes `to`.
+    pub fn edit(&self, from: &str, to: &str) {
+        let path = self.plan.dir().join("tollgate.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "no {from:?} in {text}");
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    }
+
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        resident_bytes(self.pid())
     }
+}
+
+/// Resident memory of a process in bytes.
+pub fn resident_bytes(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
         let mut child = self.child.lock().unwrap();
         let _already_gone = child.kill();
+        for successor in self.successors() {
+            let _already_gone = kill(Pid::from_raw(successor), Signal::SIGKILL);
+        }
         let _already_reaped = child.wait();
         if std::thread::panicking() {
             // Captured by the test harness, shown with the failed test.

@@ -25,7 +25,7 @@ pub use answer::{Answer, Fault};
 pub use client::{Ask, Client};
 pub use command::{Ran, tollgate, tollgate_in};
 pub use dns::{DnsMode, DnsServer};
-pub use gateway::{Gateway, Plan};
+pub use gateway::{Gateway, Plan, resident_bytes};
 pub use h2_client::H2Client;
 pub use h2_upstream::{H2Answer, H2Upstream, grpc_message};
 pub use idp::{CLIENT, Idp, Says};
@@ -42,6 +42,15 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take before a test calls it broken. Generous: the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Tells threads to stop when it goes, also when that is because of a failed assertion: a scope waits for its threads.
+pub struct StopAtEnd<'a>(pub &'a std::sync::atomic::AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
 
 /// Waits until `condition` is true; panics with `what` when the deadline passes first.
 pub fn assert_eventually(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {

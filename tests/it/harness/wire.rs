@@ -138,6 +138,13 @@ impl Wire {
         Ok(())
     }
 
+    /// So many bytes.
+    pub fn read_exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.read_length(length, &mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Whatever arrives next; empty at the end of the connection.
     pub fn read_some(&mut self) -> io::Result<Vec<u8>> {
         if self.ahead.is_empty() {
