@@ -23,6 +23,7 @@ mod reload;
 mod relay;
 mod signals;
 mod tidy;
+mod tls_changes;
 mod tls_clients;
 mod tls_listener;
 mod upgrade;
