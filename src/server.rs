@@ -102,9 +102,6 @@ fn start_and_stay(start: Start) -> Result<usize, String> {
     let live = Live::new(loaded, sources);
     let settings = live.settings.clone();
     let inherited = predecessor.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
-    if let Some(Err(error)) = predecessor.as_ref().map(|before| shared.tickets.import(before.tickets())) {
-        log::warn!("TLS sessions cannot be resumed over this upgrade: {error}");
-    }
     let sockets = Sockets::open(&snapshot, &settings.admin, inherited, Activated::from_env())?;
     let socket_file = sockets.admin.as_ref().and_then(admin::Socket::path);
     privileges::raise_file_limit();
@@ -352,12 +349,15 @@ impl Process {
     }
 }
 
-/// Takes over what the process before has counted.
+/// Takes over what the process before has counted, and the sessions of its clients.
 async fn inherit(mut before: Predecessor, running: &Running) -> Result<Predecessor, String> {
     let hash = running.current.load().hash.clone();
-    let memory = running.shared.memory.clone();
+    let (memory, tickets) = (running.shared.memory.clone(), running.shared.tickets.clone());
     let taken = spawn_blocking(move || {
-        let state = before.ready(&hash)?;
+        let (state, keys) = before.ready(&hash)?;
+        if let Err(why) = tickets.import(&keys) {
+            log::warn!("clients cannot go on with their TLS sessions: {why}");
+        }
         match import(&memory, &state, now()) {
             Some(counters) => log::info!("took over {counters} counters"),
             None => log::error!("not all counters of the process before could be read"),

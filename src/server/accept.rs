@@ -6,7 +6,7 @@ use super::succession::Doorkeeper;
 use super::watchdog::Probes;
 use crate::gateway::Gateway;
 use crate::listen::Listener;
-use crate::listen::connection::{Connection, Facts, Socket};
+use crate::listen::connection::{Connection, Facts, LAST_CHANCE, Socket};
 use crate::listen::proxy_protocol::{self, Told};
 use crate::observe::metrics::{Metrics, ProxyFailure};
 use crate::snapshot::Snapshot;
@@ -177,24 +177,36 @@ struct Newcomer {
 }
 
 impl Newcomer {
-    /// Serves it after what comes before the first request. That has a deadline of its own and keeps nobody else waiting; a
-    /// stop does not cut it off, so that whoever was accepted is also heard.
-    async fn introduce(mut self, mut stream: TcpStream, snapshot: Arc<Snapshot>, is_proxied: bool) {
-        let Some(listener) = snapshot.listeners.get(usize::from(self.facts.listener)) else { return };
+    /// Serves it after what comes before the first request. That keeps nobody else waiting, and has a deadline of its own.
+    async fn introduce(mut self, stream: TcpStream, snapshot: Arc<Snapshot>, is_proxied: bool) {
+        let mut stopping = self.stopping.clone();
+        let socket = tokio::select! {
+            biased;
+            socket = self.greet(stream, &snapshot, is_proxied) => socket,
+            () = overdue(&mut stopping) => None,
+        };
+        if let Some(socket) = socket {
+            self.serve(socket);
+        }
+    }
+
+    /// PROXY protocol and TLS, where there are any.
+    async fn greet(
+        &mut self,
+        mut stream: TcpStream,
+        snapshot: &Snapshot,
+        is_proxied: bool,
+    ) -> Option<Socket> {
+        let listener = snapshot.listeners.get(usize::from(self.facts.listener))?;
         let deadline = Instant::now() + listener.limits.handshake;
-        if is_proxied && self.hear_proxy(&mut stream, listener, deadline).await.is_none() {
-            return;
+        if is_proxied {
+            self.hear_proxy(&mut stream, listener, deadline).await?;
         }
-        match &listener.tls {
-            None => self.serve(stream),
-            Some(tls) => {
-                if let Some(handshaken) = tls.accept(stream, deadline).await {
-                    self.facts.secure = true;
-                    self.facts.tls = Some(handshaken.secured);
-                    self.serve(handshaken.stream);
-                }
-            }
-        }
+        let Some(tls) = &listener.tls else { return Some(stream.into()) };
+        let handshaken = tls.accept(stream, deadline).await?;
+        self.facts.secure = true;
+        self.facts.tls = Some(handshaken.secured);
+        Some(handshaken.stream.into())
     }
 
     /// Takes over what the load balancer in front tells; `None` when that is not as it should be.
@@ -238,7 +250,7 @@ impl Newcomer {
 async fn accept(
     open: &mut watch::Receiver<bool>,
     socket: &TcpListener,
-) -> io::Result<(tokio::net::TcpStream, SocketAddr)> {
+) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         if !*open.borrow_and_update() {
             // Whoever opens it is gone only when the process ends.
@@ -250,6 +262,15 @@ async fn accept(
             accepted = socket.accept() => return accepted,
         }
     }
+}
+
+/// Completes when the process leaves and whoever was accepted has had time enough to be heard.
+async fn overdue(stopping: &mut ShutdownWatch) {
+    // Nobody is left to stop us when this fails.
+    if stopping.wait_for(|stopping| *stopping).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(LAST_CHANCE).await;
 }
 
 /// A client may be gone before it is accepted; without file descriptors there is nothing to do but wait.

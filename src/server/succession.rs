@@ -108,7 +108,6 @@ impl Heritage {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: Seed::current().0,
-            tickets: self.tickets.export().to_vec(),
             sockets: self.sockets.0.iter().map(|(place, _)| place.clone()).collect(),
         });
         let sockets = self.sockets.0.iter().map(|(_, socket)| socket.as_fd().try_clone_to_owned());
@@ -128,15 +127,16 @@ impl Heritage {
         })
     }
 
-    /// Gives the counters. Behind this the successor serves, or this process does again.
+    /// Gives the counters, and the keys of tickets. Behind this the successor serves, or this process does again.
     async fn hand_over(&self, mut wire: Wire, doors: &impl Doorkeeper) -> Result<Wire, String> {
         doors.close();
-        let (memory, quotas) = (self.memory.clone(), self.quotas.clone());
+        let (memory, tickets, quotas) = (self.memory.clone(), self.tickets.clone(), self.quotas.clone());
         let result = blocking(move || {
             if let Some(Err(error)) = quotas.map(|quotas| quotas.release()) {
                 log::warn!("quotas could not be written before the upgrade: {error}");
             }
             wire.send_state(&export(&memory, now()), TAKE_OVER)?;
+            wire.send_state(&tickets.export(), TAKE_OVER)?;
             wire.hear(TAKE_OVER).map(|word| (wire, word))
         });
         let why = match result.await {

@@ -24,6 +24,7 @@ mod relay;
 mod signals;
 mod systemd;
 mod tidy;
+mod tls_changes;
 mod tls_clients;
 mod tls_listener;
 mod upgrade;
