@@ -12,6 +12,8 @@ mod privileges;
 mod signals;
 mod sockets;
 mod succession;
+pub mod systemd;
+pub mod watchdog;
 mod wire;
 
 pub use predecessor::Predecessor;
@@ -39,15 +41,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use succession::{Heritage, Successor};
+use systemd::{Activated, Notify};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
+use watchdog::Watchdog;
 
 /// How long background tasks may take to end when the process does.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long a successor may take when nobody says.
 const SUCCESSOR_TIME: Duration = Duration::from_secs(30);
+
+/// What systemd waits longer than the drain's deadlines before it kills.
+const SPARE: Duration = Duration::from_secs(5);
 
 /// Idle connections kept to all upstreams together, on each thread.
 const IDLE_CONNECTIONS: usize = 1024;
@@ -95,7 +102,10 @@ fn start_and_stay(start: Start) -> Result<usize, String> {
     let live = Live::new(loaded, sources);
     let settings = live.settings.clone();
     let inherited = predecessor.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
-    let sockets = Sockets::open(&snapshot, &settings.admin, inherited)?;
+    if let Some(Err(error)) = predecessor.as_ref().map(|before| shared.tickets.import(before.tickets())) {
+        log::warn!("TLS sessions cannot be resumed over this upgrade: {error}");
+    }
+    let sockets = Sockets::open(&snapshot, &settings.admin, inherited, Activated::from_env())?;
     let socket_file = sockets.admin.as_ref().and_then(admin::Socket::path);
     privileges::raise_file_limit();
     // The admin socket goes to the user too; the log is opened by whom it will be reopened by. Both before any thread.
@@ -112,7 +122,8 @@ fn start_and_stay(start: Start) -> Result<usize, String> {
     let supervisor = Arc::new(Supervisor::new(runtime.handle().clone()));
     let running = Running::new(path, (snapshot, live), shared, supervisor, successors);
     let running = Arc::new(running);
-    let process = Process { running, log, binary, arguments, watch, predecessor, wanted };
+    let process =
+        Process { running, log, binary, arguments, watch, predecessor, wanted, notify: Notify::from_env() };
     let left = process.serve(&runtime, sockets);
     if let Ok(Left { succeeded: false, .. }) = &left
         && let Some(path) = socket_file
@@ -149,6 +160,7 @@ struct Process {
     watch: bool,
     predecessor: Option<Predecessor>,
     wanted: mpsc::Receiver<Succession>,
+    notify: Notify,
 }
 
 /// What ends serving.
@@ -182,11 +194,17 @@ impl Process {
             let leaving = match told {
                 Some(end) => Leaving::Told(end),
                 None => {
+                    let succeeds = self.predecessor.is_some();
                     let waning = self.begin(&house, listening).await?;
                     self.serve_admin(early.take(), &state, is_succeeded)?;
                     state.waning.store(waning.map(Arc::new));
                     state.ready.store(true, Ordering::Release);
-                    announce(&running);
+                    let line = announce(&running);
+                    // The process before speaks for a successor until it is the main one.
+                    if !succeeds {
+                        self.notify.ready();
+                        self.notify.status(&line);
+                    }
                     self.stay(&house, legacy, &mut signals).await
                 }
             };
@@ -198,6 +216,10 @@ impl Process {
             succeeded.send_replace(successor.is_some());
             let times = running.live.load().settings.drain;
             let drain = Drain { times, connections: &house.connections, streams: &house.gateway.streams };
+            if successor.is_none() {
+                self.notify.stopping();
+                self.notify.extend(times.lame_duck + times.requests.max(times.streams) + SPARE);
+            }
             if successor.is_none() && end == End::Graceful {
                 drain.lame_duck(&mut signals, log.as_deref()).await;
             }
@@ -265,7 +287,11 @@ impl Process {
             drop(running.quotas.set(keeper));
         }
         running.adopt(&running.current.load(), None);
+        let addresses = listening.iter().map(|one| one.address).collect();
+        let (probes, stopping) = (house.doors.probes.clone(), house.stop.subscribe());
+        let watchdog = Watchdog::new(self.notify.clone(), probes, addresses, stopping);
         house.doors.open(listening).map_err(|error| format!("a listener cannot be used: {error}"))?;
+        drop(watchdog.map(|watchdog| tokio::spawn(watchdog.feed())));
         if self.watch {
             running.watch(Arc::new(FileWatch(running.clone())));
         }
@@ -294,10 +320,13 @@ impl Process {
                 told = signals.next() => match told {
                     Told::End(end) => return Leaving::Told(end),
                     Told::Reopen => if let Some(log) = &self.log { log.reopen() },
-                    Told::Reload => drop(tokio::spawn(reload(self.running.clone()))),
+                    Told::Reload => drop(tokio::spawn(reload(self.running.clone(), self.notify.clone()))),
                     Told::Upgrade => drop(tokio::spawn(upgrade(self.running.clone()))),
                 },
-                Ok(()) = renewals.changed() => house.doors.renew(),
+                Ok(()) = renewals.changed() => {
+                    house.doors.renew();
+                    self.notify.status(&state_line(&self.running));
+                }
                 Some(Succession { binary, within, ended }) = self.wanted.recv() => {
                     let attempt = heritage.pass_on(binary, within, &*house.doors);
                     let result = tokio::select! {
@@ -307,6 +336,8 @@ impl Process {
                     match result {
                         Ok(successor) => {
                             log::info!("upgrade: process {} (tollgate {}) serves now", successor.pid, successor.version);
+                            let line = format!("tollgate {} serves since an upgrade, pid {}", successor.version, successor.pid);
+                            self.notify.main_pid(successor.pid, &line);
                             drop(ended.send(Ok(successor.pid)));
                             return Leaving::Succeeded(successor);
                         }
@@ -321,15 +352,12 @@ impl Process {
     }
 }
 
-/// Takes over what the process before has counted, and the sessions of its clients.
+/// Takes over what the process before has counted.
 async fn inherit(mut before: Predecessor, running: &Running) -> Result<Predecessor, String> {
     let hash = running.current.load().hash.clone();
-    let (memory, tickets) = (running.shared.memory.clone(), running.shared.tickets.clone());
+    let memory = running.shared.memory.clone();
     let taken = spawn_blocking(move || {
-        let (state, keys) = before.ready(&hash)?;
-        if let Err(why) = tickets.import(&keys) {
-            log::warn!("clients cannot go on with their TLS sessions: {why}");
-        }
+        let state = before.ready(&hash)?;
         match import(&memory, &state, now()) {
             Some(counters) => log::info!("took over {counters} counters"),
             None => log::error!("not all counters of the process before could be read"),
@@ -357,9 +385,11 @@ impl House {
     }
 }
 
-async fn reload(running: Arc<Running>) {
+async fn reload(running: Arc<Running>, notify: Notify) {
+    notify.reloading();
     // How it ends is told where it ends.
     drop(running.reload(Wanted::default()).await);
+    notify.ready();
 }
 
 async fn upgrade(running: Arc<Running>) {
@@ -400,11 +430,17 @@ fn proxy(gateway: Gateway, threads: usize) -> HttpProxy<Gateway> {
 }
 
 /// The one start-up line.
-fn announce(running: &Running) {
-    crate::observe::log::say(format_args!(
+fn announce(running: &Running) -> String {
+    let line = state_line(running);
+    crate::observe::log::say(format_args!("{line}"));
+    line
+}
+
+fn state_line(running: &Running) -> String {
+    format!(
         "tollgate {} ready: {}, pid {}",
         env!("CARGO_PKG_VERSION"),
         running.current.load().describe(),
         std::process::id(),
-    ));
+    )
 }

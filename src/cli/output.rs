@@ -43,8 +43,13 @@ pub(super) fn findings(issues: &Issues, sources: &Sources, global: &Global, tail
         false => issues.clone(),
     };
     let color = colored(global, stderr().is_terminal());
-    // Nobody left to tell is no reason to stop.
-    drop(report(&mut stderr().lock(), &shown, sources, &Format::Human { color }, tail));
+    let mut text = Vec::new();
+    // Memory does not fail.
+    drop(report(&mut text, &shown, sources, &Format::Human { color }, tail));
+    let text = String::from_utf8_lossy(&text);
+    if !text.trim().is_empty() {
+        talk(text.trim_end());
+    }
 }
 
 /// Whether to use colours on a terminal.

@@ -11,6 +11,7 @@ use crate::listen::Listener;
 use crate::listen::connection::facts;
 use crate::observe::{Record, record};
 use crate::reply::{Kind, Problem, Reply};
+use bytes::Bytes;
 use http::Method;
 use pingora::protocols::Stream;
 use pingora::protocols::http::{ReusableHttpStream, ServerSession};
@@ -58,6 +59,22 @@ impl Gateway {
                 session.downstream_session.finish().await.ok().flatten().map_or(Served::Over, Served::Kept)
             }
             Err(_) => Served::Over,
+        }
+    }
+
+    /// Answers the watchdog, which asks whether requests find their route: with 204, whichever it is. Not recorded.
+    pub async fn answer_probe(&self, mut session: Session) {
+        let mut ctx = self.new_ctx();
+        // Whether there is a route does not matter: the table was asked.
+        let _ = ctx.locate(&mut session);
+        // No step has seen the request, so none shall see its answer.
+        ctx.route = None;
+        session.set_keepalive(None);
+        let reply =
+            Reply { status: 204, headers: Vec::new(), body: Bytes::new(), reason: None, problem: None };
+        match ctx.respond(&mut session, reply).await {
+            Ok(()) => drop(session.downstream_session.finish().await),
+            Err(error) => log::debug!("the watchdog was not answered: {error}"),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::connections::{Connections, Guard};
 use super::http1::Client;
 use super::succession::Doorkeeper;
+use super::watchdog::Probes;
 use crate::gateway::Gateway;
 use crate::listen::Listener;
 use crate::listen::connection::{Connection, Facts, LAST_CHANCE, Socket};
@@ -46,6 +47,8 @@ pub(super) struct Doors {
     current: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
     connections: Connections,
+    /// The watchdog's connections.
+    pub probes: Probes,
     stopping: ShutdownWatch,
     /// What is behind each listener, by its number; made anew with every configuration.
     apps: ArcSwap<Vec<Arc<App>>>,
@@ -62,8 +65,8 @@ impl Doors {
         stopping: ShutdownWatch,
     ) -> Doors {
         let (gateway, proxy) = (Arc::new(gateway), Arc::new(proxy));
-        let (apps, open) = (ArcSwap::default(), watch::channel(true).0);
-        let doors = Doors { proxy, gateway, current, metrics, connections, stopping, apps, open };
+        let (apps, open, probes) = (ArcSwap::default(), watch::channel(true).0, Probes::default());
+        let doors = Doors { proxy, gateway, current, metrics, connections, probes, stopping, apps, open };
         doors.renew();
         doors
     }
@@ -151,11 +154,15 @@ impl Door {
             guard: doors.connections.open(self.gauge.clone()),
             app,
             stopping: doors.stopping.clone(),
+            // Known before a byte is read, so that no request is asked what it is.
+            is_probe: doors.probes.holds(peer),
         };
         let proxy = &listener.proxy_protocol;
         let is_proxied = proxy.as_ref().is_some_and(|proxy| proxy.from.contains(peer.ip()));
         match &listener.tls {
             None if !is_proxied => newcomer.serve(stream),
+            // Our own, in cleartext: it asks whether connections are accepted and served.
+            _ if newcomer.is_probe => newcomer.serve(stream),
             _ => drop(tokio::spawn(newcomer.introduce(stream, doors.current.load_full(), is_proxied))),
         }
     }
@@ -168,6 +175,7 @@ struct Newcomer {
     guard: Guard,
     app: Arc<App>,
     stopping: ShutdownWatch,
+    is_probe: bool,
 }
 
 impl Newcomer {
@@ -232,7 +240,11 @@ impl Newcomer {
     fn serve(self, socket: impl Into<Socket>) {
         let connection = Connection::new(socket, self.facts, self.keepalive, Some(Box::new(self.guard)));
         let connection = Box::new(connection.until(self.stopping.clone()));
-        tokio::spawn(Client::new(self.app, self.stopping, self.keepalive).serve(connection));
+        let client = Client::new(self.app, self.stopping, self.keepalive);
+        match self.is_probe {
+            false => tokio::spawn(client.serve(connection)),
+            true => tokio::spawn(client.serve_probe(connection)),
+        };
     }
 }
 

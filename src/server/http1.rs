@@ -63,6 +63,16 @@ impl Client {
         Some(begin != *H2_PREFACE)
     }
 
+    /// Answers the one request of the watchdog.
+    pub(super) async fn serve_probe(mut self, mut connection: Box<Connection>) {
+        let mut read = BytesMut::new();
+        if self.read_head(&mut connection, &mut read).await.is_some()
+            && let Some(session) = self.session(connection, read).await
+        {
+            self.app.gateway.answer_probe(session).await;
+        }
+    }
+
     async fn leave_to_engine(&self, connection: Box<Connection>) {
         self.app.process_new(connection, &self.stopping).await;
     }

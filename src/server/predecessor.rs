@@ -17,6 +17,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub struct Predecessor {
     wire: Wire,
     pid: u32,
+    tickets: Zeroizing<Vec<u8>>,
     sockets: Legacy,
 }
 
@@ -32,7 +33,7 @@ impl Predecessor {
         let Word::Welcome(welcome) = wire.hear(PATIENCE).map_err(failed)? else {
             return Err("the process before does not welcome this one".to_owned());
         };
-        let Welcome { protocol, pid, version, seed, sockets } = welcome;
+        let Welcome { protocol, pid, version, seed, tickets, sockets } = welcome;
         if protocol != PROTOCOL {
             let why =
                 format!("tollgate {version} and {} cannot follow each other", env!("CARGO_PKG_VERSION"));
@@ -43,7 +44,8 @@ impl Predecessor {
             return Err("something was counted too early".to_owned());
         }
         let handles = wire.receive_sockets(sockets.len(), PATIENCE).map_err(failed)?;
-        Ok(Predecessor { wire, pid, sockets: Legacy(sockets.into_iter().zip(handles).collect()) })
+        let tickets = Zeroizing::new(tickets);
+        Ok(Predecessor { wire, pid, tickets, sockets: Legacy(sockets.into_iter().zip(handles).collect()) })
     }
 
     /// Says why this process cannot take over.
@@ -53,29 +55,31 @@ impl Predecessor {
 
     /// Another handle, to [refuse](Self::refuse) with whatever becomes of this one.
     pub(super) fn second(&self) -> Option<Predecessor> {
-        Some(Predecessor { wire: self.wire.try_clone().ok()?, pid: self.pid, sockets: Legacy::default() })
+        let (wire, tickets) = (self.wire.try_clone().ok()?, Zeroizing::default());
+        Some(Predecessor { wire, pid: self.pid, tickets, sockets: Legacy::default() })
+    }
+
+    /// The keys of its TLS session tickets.
+    pub(super) fn tickets(&self) -> &[u8] {
+        &self.tickets
     }
 
     pub(super) fn take_sockets(&mut self) -> Legacy {
         std::mem::take(&mut self.sockets)
     }
 
-    /// Says that this process could serve, and waits for the counters and the keys of session tickets. Blocks.
+    /// Says that this process could serve, and waits for the counters. Blocks.
     ///
     /// # Errors
     /// The process before has changed its mind or is gone.
-    pub(super) fn ready(&mut self, config: &str) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), String> {
+    pub(super) fn ready(&mut self, config: &str) -> Result<Vec<u8>, String> {
         let ready = Word::Ready {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config: config.to_owned(),
         };
-        let mut take_over = || {
-            self.wire.say(&ready, PATIENCE)?;
-            let counters = self.wire.receive_state(PATIENCE)?;
-            Ok((counters, Zeroizing::new(self.wire.receive_state(PATIENCE)?)))
-        };
-        take_over().map_err(|error: io::Error| format!("the process before does not hand over: {error}"))
+        let state = self.wire.say(&ready, PATIENCE).and_then(|()| self.wire.receive_state(PATIENCE));
+        state.map_err(|error| format!("the process before does not hand over: {error}"))
     }
 
     /// Says that this process serves. What the other tells from now on is how it drains. Blocks.

@@ -1,6 +1,7 @@
 //! The sockets that this process listens on: bound anew, or taken over from the process before.
 
 use super::accept::Listening;
+use super::systemd::Activated;
 use super::wire::Place;
 use crate::admin;
 use crate::config::document::AdminBind;
@@ -48,7 +49,7 @@ fn is_same_address(place: &Place, wanted: &Place) -> bool {
 }
 
 impl Sockets {
-    /// Opens what the snapshot wants. What is `inherited` and fits is used, the rest of it is closed.
+    /// Opens what the snapshot wants. What is `inherited` and fits is used, the rest of it is closed; next what systemd gave.
     ///
     /// # Errors
     /// A place that cannot be listened on, in a sentence.
@@ -56,20 +57,23 @@ impl Sockets {
         snapshot: &Snapshot,
         admin: &AdminBind,
         mut inherited: Legacy,
+        mut activated: Activated,
     ) -> Result<Sockets, String> {
         let mut legacy = Legacy::default();
         let mut listening = Vec::new();
         for (number, listener) in (0..).zip(&snapshot.listeners) {
             for bind in &listener.binds {
                 let place = Place::Listener { name: listener.name.to_string(), bind: *bind };
-                let socket = tcp(*bind, inherited.take(&place));
+                let given = inherited.take(&place).or_else(|| activated.take_tcp(*bind));
+                let socket = tcp(*bind, given);
                 let socket = socket.and_then(|socket| legacy.keep(place, &socket).map(|()| socket));
                 let socket = socket.map_err(|error| format!("listener `{}`: {error}", listener.name))?;
                 let address = socket.local_addr().unwrap_or(*bind);
                 listening.push(Listening { number, name: listener.name.clone(), address, socket });
             }
         }
-        let admin = open_admin(admin, &mut inherited, &mut legacy)?;
+        let admin = open_admin(admin, (&mut inherited, &mut activated), &mut legacy)?;
+        activated.close_unused();
         Ok(Sockets { listening, admin, legacy })
     }
 
@@ -93,19 +97,19 @@ fn tcp(bind: SocketAddr, inherited: Option<OwnedFd>) -> io::Result<TcpListener> 
 
 fn open_admin(
     admin: &AdminBind,
-    inherited: &mut Legacy,
+    (inherited, activated): (&mut Legacy, &mut Activated),
     legacy: &mut Legacy,
 ) -> Result<Option<admin::Socket>, String> {
     let opened = match admin {
         AdminBind::Off => return Ok(None),
         AdminBind::Tcp(bind) => {
             let place = Place::AdminTcp(*bind);
-            let socket = tcp(*bind, inherited.take(&place));
+            let socket = tcp(*bind, inherited.take(&place).or_else(|| activated.take_tcp(*bind)));
             socket.and_then(|socket| legacy.keep(place, &socket).map(|()| admin::Socket::Tcp(socket)))
         }
         AdminBind::Unix(path) => {
             let place = Place::AdminUnix(path.clone());
-            let socket = unix(path, inherited.take(&place));
+            let socket = unix(path, inherited.take(&place).or_else(|| activated.take_unix(path)));
             socket.and_then(|socket| {
                 legacy.keep(place, &socket).map(|()| admin::Socket::Unix(socket, path.clone()))
             })

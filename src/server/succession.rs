@@ -3,6 +3,7 @@
 //! before, it is killed and this process goes on.
 
 use super::sockets::Legacy;
+use super::systemd::for_successor;
 use super::wire::{PROTOCOL, Welcome, Wire, Word};
 use crate::listen::tls::tickets::Tickets;
 use crate::store::handover::export;
@@ -34,7 +35,7 @@ pub(super) struct Heritage {
     pub sockets: Legacy,
     /// Counters of limits and quotas.
     pub memory: Arc<Memory>,
-    /// What clients' TLS sessions go on with.
+    /// Keys of TLS session tickets: clients resume their sessions with the successor.
     pub tickets: Arc<Tickets>,
     /// The file of quotas, which one process at a time may write.
     pub quotas: Option<Arc<Keeper>>,
@@ -94,6 +95,7 @@ impl Heritage {
         let (wire, theirs) = Wire::pair().map_err(|error| format!("no sockets to talk over: {error}"))?;
         let mut command = Command::new(binary);
         command.args(&self.arguments).arg("--take-over").stdin(Stdio::from(theirs));
+        for_successor(command.as_std_mut());
         let child =
             command.spawn().map_err(|error| format!("{} cannot be started: {error}", binary.display()))?;
         Ok((Candidate(Some(child)), wire))
@@ -106,6 +108,7 @@ impl Heritage {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: Seed::current().0,
+            tickets: self.tickets.export().to_vec(),
             sockets: self.sockets.0.iter().map(|(place, _)| place.clone()).collect(),
         });
         let sockets = self.sockets.0.iter().map(|(_, socket)| socket.as_fd().try_clone_to_owned());
@@ -125,16 +128,15 @@ impl Heritage {
         })
     }
 
-    /// Gives the counters, and the keys of tickets. Behind this the successor serves, or this process does again.
+    /// Gives the counters. Behind this the successor serves, or this process does again.
     async fn hand_over(&self, mut wire: Wire, doors: &impl Doorkeeper) -> Result<Wire, String> {
         doors.close();
-        let (memory, tickets, quotas) = (self.memory.clone(), self.tickets.clone(), self.quotas.clone());
+        let (memory, quotas) = (self.memory.clone(), self.quotas.clone());
         let result = blocking(move || {
             if let Some(Err(error)) = quotas.map(|quotas| quotas.release()) {
                 log::warn!("quotas could not be written before the upgrade: {error}");
             }
             wire.send_state(&export(&memory, now()), TAKE_OVER)?;
-            wire.send_state(&tickets.export(), TAKE_OVER)?;
             wire.hear(TAKE_OVER).map(|word| (wire, word))
         });
         let why = match result.await {

@@ -9,6 +9,7 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -43,15 +44,24 @@ pub(super) enum Word {
 }
 
 /// What a successor begins with.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Welcome {
     pub protocol: u32,
     pub pid: u32,
     pub version: String,
     /// What the identities of counters are hashed with.
     pub seed: [u8; 16],
+    /// The keys of TLS session tickets.
+    pub tickets: Vec<u8>,
     /// The sockets that follow, in order.
     pub sockets: Vec<Place>,
+}
+
+/// Has secrets in it.
+impl fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Welcome(…)")
+    }
 }
 
 /// Where a socket listens, as the configuration says it.

@@ -22,6 +22,7 @@ mod redis;
 mod reload;
 mod relay;
 mod signals;
+mod systemd;
 mod tidy;
 mod tls_changes;
 mod tls_clients;

@@ -354,7 +354,8 @@ fn many_requests_share_an_h2c_connection() {
         all.join().unwrap()
     });
     assert!(answers.iter().all(|answer| answer.status == 200));
-    assert!(upstream.connections() <= 3, "{} connections for 20 requests", upstream.connections());
+    // As many as opened before the first was known to take more.
+    assert!(upstream.connections() <= 10, "{} connections for 20 requests", upstream.connections());
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn a_new_listener_is_opened_by_a_successor() {
         "listeners: { web: { bind: \"127.0.0.1:0\" }, more: { bind: \"127.0.0.1:0\" } }",
     );
     let dry = gateway.ask(&["reload", "--dry-run"]);
-    assert!(dry.stdout.contains("listener `more` is new"), "{dry:#?}");
+    assert!(dry.stdout.contains("+ listener more: "), "{dry:#?}");
     let ran = gateway.ask(&["reload"]);
     assert!(ran.code == 0 && ran.stdout.contains("serves now"), "{ran:#?}");
     let more = gateway.stderr().lines().find_map(|line| line.strip_prefix("listening more ")?.parse().ok());
