@@ -216,6 +216,37 @@ fn a_configuration_is_put_in_place_of_the_one_that_was_looked_at() {
     assert_eventually(DEADLINE, "the file counts again", || gateway.get("/text").text() == "two");
 }
 
+const KEYS: &str = r#"
+version: 1
+admin: { bind: "unix:{{dir}}/admin.sock" }
+listeners: { web: { bind: "127.0.0.1:0" } }
+auth: { keys: { api_key: { header: x-api-key } } }
+plans: { small: { limits: [2/h per consumer] }, large: { limits: [5/h per consumer] } }
+consumers:
+  # SHA-256 of "first" and of "second".
+  ann: { plan: small, keys: "sha256:a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e" }
+  bob: { plan: small, keys: "sha256:16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4" }
+apis: { shop: { auth: keys, routes: { all: { match: "/**", to: { respond: { text: "${consumer}" } } } } } }
+"#;
+
+/// Whoever is taken out of the file is nobody at once, and another plan counts at once.
+#[test]
+fn consumers_and_plans_change_at_once() {
+    let gateway = Plan::new(KEYS).start();
+    let mut kept = gateway.client();
+    let mut ask = |key: &str| kept.request("GET", "/").header("x-api-key", key).send();
+    assert_eq!((ask("first").text(), ask("second").text()), ("ann".into(), "bob".into()));
+    gateway.edit("  bob: ", "  eve: ");
+    gateway.edit("ann: { plan: small", "ann: { plan: large");
+    assert_eq!(gateway.ask(&["reload"]).code, 0);
+    assert_eq!(ask("second").text(), "eve");
+    let left = |answer: Response| answer.header("ratelimit").unwrap_or_default().to_owned();
+    assert!(left(ask("first")).contains("r=4"), "another plan is another count");
+    gateway.edit("  eve: ", "  # eve: ");
+    assert_eq!(gateway.ask(&["reload"]).code, 0);
+    assert_eq!((ask("second").status, ask("first").status), (401, 200));
+}
+
 /// A page in a browser can reach loopback: without a token nothing can be changed there.
 #[test]
 fn changes_over_tcp_want_a_token() {
