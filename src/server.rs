@@ -102,9 +102,6 @@ fn start_and_stay(start: Start) -> Result<usize, String> {
     let live = Live::new(loaded, sources);
     let settings = live.settings.clone();
     let inherited = predecessor.as_mut().map(Predecessor::take_sockets).unwrap_or_default();
-    if let Some(Err(error)) = predecessor.as_ref().map(|before| shared.tickets.import(before.tickets())) {
-        log::warn!("TLS sessions cannot be resumed over this upgrade: {error}");
-    }
     let sockets = Sockets::open(&snapshot, &settings.admin, inherited, Activated::from_env())?;
     let socket_file = sockets.admin.as_ref().and_then(admin::Socket::path);
     privileges::raise_file_limit();

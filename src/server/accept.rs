@@ -160,6 +160,8 @@ impl Door {
         let proxy = &listener.proxy_protocol;
         let is_proxied = proxy.as_ref().is_some_and(|proxy| proxy.from.contains(peer.ip()));
         match &listener.tls {
+            // What comes before the first request is for strangers.
+            _ if newcomer.is_probe => newcomer.serve(stream),
             None if !is_proxied => newcomer.serve(stream),
             // Our own, in cleartext: it asks whether connections are accepted and served.
             _ if newcomer.is_probe => newcomer.serve(stream),

@@ -17,7 +17,6 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub struct Predecessor {
     wire: Wire,
     pid: u32,
-    tickets: Zeroizing<Vec<u8>>,
     sockets: Legacy,
 }
 
@@ -33,7 +32,7 @@ impl Predecessor {
         let Word::Welcome(welcome) = wire.hear(PATIENCE).map_err(failed)? else {
             return Err("the process before does not welcome this one".to_owned());
         };
-        let Welcome { protocol, pid, version, seed, tickets, sockets } = welcome;
+        let Welcome { protocol, pid, version, seed, sockets } = welcome;
         if protocol != PROTOCOL {
             let why =
                 format!("tollgate {version} and {} cannot follow each other", env!("CARGO_PKG_VERSION"));
@@ -44,8 +43,7 @@ impl Predecessor {
             return Err("something was counted too early".to_owned());
         }
         let handles = wire.receive_sockets(sockets.len(), PATIENCE).map_err(failed)?;
-        let tickets = Zeroizing::new(tickets);
-        Ok(Predecessor { wire, pid, tickets, sockets: Legacy(sockets.into_iter().zip(handles).collect()) })
+        Ok(Predecessor { wire, pid, sockets: Legacy(sockets.into_iter().zip(handles).collect()) })
     }
 
     /// Says why this process cannot take over.
@@ -55,13 +53,7 @@ impl Predecessor {
 
     /// Another handle, to [refuse](Self::refuse) with whatever becomes of this one.
     pub(super) fn second(&self) -> Option<Predecessor> {
-        let (wire, tickets) = (self.wire.try_clone().ok()?, Zeroizing::default());
-        Some(Predecessor { wire, pid: self.pid, tickets, sockets: Legacy::default() })
-    }
-
-    /// The keys of its TLS session tickets.
-    pub(super) fn tickets(&self) -> &[u8] {
-        &self.tickets
+        Some(Predecessor { wire: self.wire.try_clone().ok()?, pid: self.pid, sockets: Legacy::default() })
     }
 
     pub(super) fn take_sockets(&mut self) -> Legacy {

@@ -108,7 +108,6 @@ impl Heritage {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: Seed::current().0,
-            tickets: self.tickets.export().to_vec(),
             sockets: self.sockets.0.iter().map(|(place, _)| place.clone()).collect(),
         });
         let sockets = self.sockets.0.iter().map(|(_, socket)| socket.as_fd().try_clone_to_owned());

@@ -51,8 +51,6 @@ pub(super) struct Welcome {
     pub version: String,
     /// What the identities of counters are hashed with.
     pub seed: [u8; 16],
-    /// The keys of TLS session tickets.
-    pub tickets: Vec<u8>,
     /// The sockets that follow, in order.
     pub sockets: Vec<Place>,
 }

@@ -1,6 +1,6 @@
 //! What a service manager hears: an ear in its place. `systemd/test-in-guest` has the real one.
 
-use crate::harness::{DEADLINE, Gateway, Plan, assert_eventually, eventually};
+use crate::harness::{Authority, DEADLINE, Gateway, Plan, assert_eventually, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +9,11 @@ use std::time::{Duration, Instant};
 const SERVED: &str = r#"
 version: 1
 admin: { bind: "unix:{{dir}}/admin.sock" }
-listeners: { web: { bind: "127.0.0.1:0" }, other: { bind: "127.0.0.1:0", protocols: [h2c] } }
+listeners:
+  web: { bind: "127.0.0.1:0" }
+  other: { bind: "127.0.0.1:0", protocols: [h2c] }
+  secure: { bind: "127.0.0.1:0", tls: { cert: one.pem, key: one.key } }
+  proxied: { bind: "127.0.0.1:0", proxy_protocol: { from: 127.0.0.0/8 } }
 apis: { app: { auth: public, routes: { all: { match: /**, to: { respond: { text: ok } } } } } }
 "#;
 
@@ -25,7 +29,10 @@ impl Ear {
 
     fn gateway(&self, watchdog: &str) -> Gateway {
         let socket = self.1.path().join("notify");
+        let leaf = Authority::new("root").leaf("one.test");
         Plan::new(SERVED)
+            .file("one.pem", leaf.cert)
+            .file("one.key", leaf.key)
             .env("NOTIFY_SOCKET", socket.to_str().unwrap())
             .env("WATCHDOG_USEC", watchdog)
             .start()
@@ -52,7 +59,7 @@ fn systemd_hears_of_readiness_reload_upgrade_and_end() {
     let gateway = ear.gateway("0");
     assert_eq!(ear.hear("READY"), "READY=1");
     assert_eq!(gateway.get("/").status, 200, "ready is when listeners accept");
-    assert!(ear.hear("STATUS").contains(" ready: 2 listeners, 1 API"));
+    assert!(ear.hear("STATUS").contains(" ready: 4 listeners, 1 API"));
     gateway.signal(Signal::SIGHUP);
     assert!(ear.hear("RELOADING=1").contains("\nMONOTONIC_USEC="));
     assert_eq!(ear.hear("READY"), "READY=1");
