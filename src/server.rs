@@ -349,12 +349,15 @@ impl Process {
     }
 }
 
-/// Takes over what the process before has counted.
+/// Takes over what the process before has counted, and the sessions of its clients.
 async fn inherit(mut before: Predecessor, running: &Running) -> Result<Predecessor, String> {
     let hash = running.current.load().hash.clone();
-    let memory = running.shared.memory.clone();
+    let (memory, tickets) = (running.shared.memory.clone(), running.shared.tickets.clone());
     let taken = spawn_blocking(move || {
-        let state = before.ready(&hash)?;
+        let (state, keys) = before.ready(&hash)?;
+        if let Err(why) = tickets.import(&keys) {
+            log::warn!("clients cannot go on with their TLS sessions: {why}");
+        }
         match import(&memory, &state, now()) {
             Some(counters) => log::info!("took over {counters} counters"),
             None => log::error!("not all counters of the process before could be read"),

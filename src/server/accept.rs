@@ -163,8 +163,6 @@ impl Door {
             // What comes before the first request is for strangers.
             _ if newcomer.is_probe => newcomer.serve(stream),
             None if !is_proxied => newcomer.serve(stream),
-            // Our own, in cleartext: it asks whether connections are accepted and served.
-            _ if newcomer.is_probe => newcomer.serve(stream),
             _ => drop(tokio::spawn(newcomer.introduce(stream, doors.current.load_full(), is_proxied))),
         }
     }

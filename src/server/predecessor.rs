@@ -60,18 +60,22 @@ impl Predecessor {
         std::mem::take(&mut self.sockets)
     }
 
-    /// Says that this process could serve, and waits for the counters. Blocks.
+    /// Says that this process could serve, and waits for the counters and the keys of session tickets. Blocks.
     ///
     /// # Errors
     /// The process before has changed its mind or is gone.
-    pub(super) fn ready(&mut self, config: &str) -> Result<Vec<u8>, String> {
+    pub(super) fn ready(&mut self, config: &str) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), String> {
         let ready = Word::Ready {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config: config.to_owned(),
         };
-        let state = self.wire.say(&ready, PATIENCE).and_then(|()| self.wire.receive_state(PATIENCE));
-        state.map_err(|error| format!("the process before does not hand over: {error}"))
+        let mut take_over = || {
+            self.wire.say(&ready, PATIENCE)?;
+            let counters = self.wire.receive_state(PATIENCE)?;
+            Ok((counters, Zeroizing::new(self.wire.receive_state(PATIENCE)?)))
+        };
+        take_over().map_err(|error: io::Error| format!("the process before does not hand over: {error}"))
     }
 
     /// Says that this process serves. What the other tells from now on is how it drains. Blocks.

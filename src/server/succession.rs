@@ -127,15 +127,16 @@ impl Heritage {
         })
     }
 
-    /// Gives the counters. Behind this the successor serves, or this process does again.
+    /// Gives the counters, and the keys of tickets. Behind this the successor serves, or this process does again.
     async fn hand_over(&self, mut wire: Wire, doors: &impl Doorkeeper) -> Result<Wire, String> {
         doors.close();
-        let (memory, quotas) = (self.memory.clone(), self.quotas.clone());
+        let (memory, tickets, quotas) = (self.memory.clone(), self.tickets.clone(), self.quotas.clone());
         let result = blocking(move || {
             if let Some(Err(error)) = quotas.map(|quotas| quotas.release()) {
                 log::warn!("quotas could not be written before the upgrade: {error}");
             }
             wire.send_state(&export(&memory, now()), TAKE_OVER)?;
+            wire.send_state(&tickets.export(), TAKE_OVER)?;
             wire.hear(TAKE_OVER).map(|word| (wire, word))
         });
         let why = match result.await {
