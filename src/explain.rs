@@ -226,6 +226,10 @@ pub async fn explain(
         Explaining { snapshot, sources, trace: question.trace, told: Explanation::default() };
     explaining.told.request = format!("{} {}", question.method, question.url);
     explaining.client(&x, &facts);
+    if admit::is_redirected(&x, listener) {
+        explaining.redirected(&head, listener);
+        return Ok(explaining.told);
+    }
     let found = admit::find(&mut head, listener, number, &snapshot.table);
     explaining.near(&head, number);
     match found {
@@ -413,6 +417,19 @@ impl Explaining<'_> {
             host: authority(&upstream_head).unwrap_or_default().to_owned(),
             target,
         });
+    }
+
+    /// The listener sends everything to https.
+    fn redirected(&mut self, head: &RequestHead, listener: &Listener) {
+        let checked = admit::check_redirected(head, listener);
+        match checked.map(|()| admit::redirect_https(head, listener)) {
+            Ok(Some(reply)) => {
+                let location = reply.headers.first().and_then(|(_, value)| value.to_str().ok());
+                self.answered(reply.status, None, location.map(str::to_owned));
+            }
+            Ok(None) => self.answered(Kind::INTERNAL.status, Some(Kind::INTERNAL.code), None),
+            Err(problem) => self.answered(problem.kind.status, Some(problem.kind.code), None),
+        }
     }
 
     fn answered(&mut self, status: u16, reason: Option<&str>, location: Option<String>) {

@@ -398,6 +398,9 @@ apis: { shop: { auth: public, routes: { all: { match: "/here", to: { respond: { 
     }
     assert_eq!(ask("other", "/x", "shop.test"), (301, "https://shop.test:8443/x".to_owned()));
     assert_eq!(ask("web", "/", "a b").0, 400);
+    let explained =
+        gateway.plan().run(&["explain", "-c", "tollgate.yaml", "GET", "http://shop.test/here?a=b"]);
+    assert!(explained.stdout.contains("https://shop.test/here?a=b"), "{explained:#?}");
     let mut client = gateway.client();
     let told = client.request("POST", "/here").body("x").send();
     assert_eq!((told.status, told.header("location")), (308, Some("https://test.example/here")));

@@ -1,9 +1,11 @@
 //! TLS of a listener, as written.
 
-use crate::value::Spanned;
+use crate::value::{Spanned, text_value};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// TLS of a listener. Files are read again when they change; a pair that cannot be used leaves the one before in use.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -17,7 +19,7 @@ pub struct Tls {
     /// certificates, exact ones before wildcards; the first is for everybody else.
     #[serde(default)]
     pub certs: Vec<Spanned<CertificateFiles>>,
-    /// The oldest version that is spoken: `"1.2"` (default) or `"1.3"`.
+    /// The oldest version that is spoken: `1.2` (default) or `1.3`.
     #[serde(default)]
     pub min: Version,
     /// Certificates of clients. Default: none are asked for.
@@ -77,13 +79,34 @@ pub struct CertificateFiles {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
     /// TLS 1.2 (RFC 5246).
     #[default]
-    #[serde(rename = "1.2")]
     Tls12,
     /// TLS 1.3 (RFC 8446).
-    #[serde(rename = "1.3")]
     Tls13,
 }
+
+impl FromStr for Version {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "1.2" => Ok(Version::Tls12),
+            "1.3" => Ok(Version::Tls13),
+            // RFC 8996 has put an end to those before.
+            _ => Err(format!("`{text}` is no version of TLS that is spoken\nhelp: write `1.2` or `1.3`")),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Version::Tls12 => "1.2",
+            Version::Tls13 => "1.3",
+        })
+    }
+}
+
+text_value!(Version, "TlsVersion", pattern: r"^1\.[23]$", "`1.2` or `1.3`");
