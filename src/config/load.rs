@@ -74,7 +74,7 @@ fn pieces(value: &str, written: &str) -> Vec<(String, String)> {
 }
 
 /// Sections whose entries are merged by name when files are included.
-const MERGED: &[&str] = &["listeners", "upstreams", "apis"];
+const MERGED: &[&str] = &["listeners", "auth", "plans", "consumers", "upstreams", "apis"];
 
 /// Reads a configuration. What is found goes to `issues`, the texts to `sources`; the result is there when it can be used
 /// at all.
