@@ -322,6 +322,13 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .find_map(|pair| pair.trim_start().strip_prefix(name)?.strip_prefix('='))
 }
 
+/// Whether a field that is a list of tokens has this one, in whatever case (RFC 9110 section 5.6.1).
+pub fn has_token(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).iter();
+    let mut tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    tokens.any(|found| found.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
 /// Bytes of body that the head declares: `None` when it is chunked, or cannot be known.
 pub fn declared_body(head: &RequestHead) -> Option<u64> {
     if head.headers.contains_key(TRANSFER_ENCODING) {

@@ -402,8 +402,8 @@ impl Explaining<'_> {
         );
         let timeouts = route.timeouts;
         let shown = format!(
-            "connect {:?}, response {:?}, idle {:?}",
-            timeouts.connect, timeouts.response, timeouts.idle
+            "connect {:?}, response {:?}, idle {:?}, stream idle {:?}",
+            timeouts.connect, timeouts.response, timeouts.idle, timeouts.stream_idle
         );
         self.step("timeouts", shown, route.timeouts_at);
         let scheme = if arm.upstream.is_tls() { "https" } else { "http" };

@@ -1,6 +1,8 @@
 //! What the upstream is told about the client: `X-Forwarded-*`, `Forwarded` (RFC 7239) and the request id.
 
-use crate::exchange::{ClientCertificate, Exchange, RequestHead, ResponseHead, authority, push_address};
+use crate::exchange::{
+    ClientCertificate, Exchange, RequestHead, ResponseHead, authority, has_token, push_address,
+};
 use crate::filters::rules::Forwarded;
 use crate::reply::Kind;
 use crate::upstream::Target;
@@ -9,7 +11,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use smallvec::SmallVec;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -212,10 +214,12 @@ static REQUEST_HOP_BY_HOP: [HeaderName; 10] = [
 /// Removes from an answer what is only about the upstream's connection: what `Connection` names, and what is so by itself
 /// (RFC 9110 section 7.6.1). The engine does so for requests only.
 pub fn strip_hop_by_hop(head: &mut ResponseHead) {
-    if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-        return;
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        strip_answer(&mut head.headers);
     }
-    let headers = &mut head.headers;
+}
+
+fn strip_answer(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named = headers
             .get_all(CONNECTION)
@@ -233,6 +237,38 @@ pub fn strip_hop_by_hop(head: &mut ResponseHead) {
             headers.remove(name);
         }
     }
+}
+
+/// The protocol that a client may change to.
+pub const WEBSOCKET: &str = "websocket";
+
+/// Whether a request is the opening handshake of a WebSocket (RFC 6455 section 4.1). No other protocol may be changed to: in
+/// `h2c`, for one, requests would go by every step.
+pub fn asks_for_websocket(head: &RequestHead) -> bool {
+    head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && has_token(&head.headers, &UPGRADE, WEBSOCKET)
+        && has_token(&head.headers, &CONNECTION, "upgrade")
+}
+
+/// Asks for a WebSocket in a head that is otherwise ready to be sent.
+pub fn ask_for_websocket(head: &mut RequestHead) {
+    name_websocket(&mut head.headers);
+}
+
+/// Makes the head of a target's 101 one of our own: nothing in it is about the target's connection, and it has no body.
+pub fn grant_websocket(head: &mut ResponseHead) {
+    strip_answer(&mut head.headers);
+    for name in &FRAMING {
+        head.headers.remove(name);
+    }
+    name_websocket(&mut head.headers);
+}
+
+/// What both heads must say (RFC 9110 section 7.8).
+fn name_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {

@@ -1,11 +1,13 @@
 //! The life of a request: one short method for each phase of the engine. Only this module touches its `Session`.
 //!
 //! HTTP/1.1 clients are served without the engine's loop ([`Gateway::serve`]), and requests to targets over HTTP/1.1 in
-//! cleartext are relayed without its proxying, whoever the client is. What is left to the engine is told where that is decided.
+//! cleartext are relayed without its proxying, whoever the client is; so are WebSockets of HTTP/1.1 clients to such targets.
+//! What is left to the engine is told where that is decided.
 
 mod relay;
 mod respond;
 mod serve;
+mod tunnel;
 
 pub use serve::Served;
 
@@ -20,6 +22,7 @@ use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
 use crate::snapshot::Snapshot;
+use crate::upstream::http1::Switched;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +36,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// The proxy's hooks.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub struct Gateway {
     pub leaving: Arc<AtomicBool>,
     /// Streams in flight: they may take longer than requests when the process leaves.
     pub streams: Counted,
+    /// Turns true when the time for streams is up: then those end that can say so.
+    pub closing: watch::Sender<bool>,
 }
 
 impl Gateway {
@@ -56,7 +62,8 @@ impl Gateway {
         metrics: Arc<Metrics>,
         log: Option<Arc<AccessLog>>,
     ) -> Gateway {
-        Gateway { current, streams: metrics.streams(), metrics, log, leaving: Arc::default() }
+        let (streams, closing) = (metrics.streams(), watch::Sender::new(false));
+        Gateway { current, metrics, log, leaving: Arc::default(), streams, closing }
     }
 }
 
@@ -72,6 +79,10 @@ pub struct Context {
     body_left: u64,
     /// Whether what was sent upstream may be sent again.
     sent_idempotent: bool,
+    /// Whether the target may make a WebSocket of the connection.
+    websocket: bool,
+    /// When it has.
+    switched: Option<Box<Switched>>,
     leaving: Arc<AtomicBool>,
     streams: Counted,
     /// When it is one.
@@ -93,6 +104,8 @@ impl ProxyHttp for Gateway {
             refusal: None,
             body_left: u64::MAX,
             sent_idempotent: false,
+            websocket: false,
+            switched: None,
             leaving: self.leaving.clone(),
             streams: self.streams.clone(),
             stream: None,
@@ -185,6 +198,9 @@ impl ProxyHttp for Gateway {
         // An interim answer goes by as it is (RFC 9110 section 15.2); only 101 is final.
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
+        }
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(route)) = (head.status, &ctx.route) {
+            session.set_read_timeout(Some(route.timeouts.stream_idle));
         }
         let mut parts = take_response(head);
         ctx.answered(session, &mut parts);

@@ -116,6 +116,10 @@ kinds! {
     UPSTREAM_TIMEOUT = 504, 4, "upstream-timeout", "The server behind the gateway did not answer in time";
     /// Something in tollgate itself.
     INTERNAL = 500, 13, "internal", "The gateway failed";
+    /// Nothing was said over a WebSocket for `timeouts.stream_idle`. Never sent; only logged.
+    STREAM_IDLE = 408, 4, "stream-idle", "Nothing was said for too long";
+    /// The process left before a WebSocket had ended, and closed it. Never sent; only logged.
+    STOPPING = 503, 14, "stopping", "The gateway is being restarted";
     /// The client went away. Never sent; only logged.
     CLIENT_GONE = 499, 1, "client-gone", "The client closed the connection";
 }

@@ -212,7 +212,8 @@ impl Process {
             };
             succeeded.send_replace(successor.is_some());
             let times = running.live.load().settings.drain;
-            let drain = Drain { times, connections: &house.connections, streams: &house.gateway.streams };
+            let (streams, closing) = (&house.gateway.streams, &house.gateway.closing);
+            let drain = Drain { times, connections: &house.connections, streams, closing };
             if successor.is_none() {
                 self.notify.stopping();
                 self.notify.extend(times.lame_duck + times.requests.max(times.streams) + SPARE);

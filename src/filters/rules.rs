@@ -27,6 +27,9 @@ pub struct Timeouts {
     /// How long the client may be silent between two pieces of its request and the upstream between two pieces of its
     /// answer, and how long either side may take nothing of what is sent to it. Default `60s`.
     pub idle: Option<Span>,
+    /// How long nothing may be said over a WebSocket, in either direction, and how long the upstream may be silent between
+    /// two server-sent events. Default `10m`. Over TLS, `response` holds for the upstream here too.
+    pub stream_idle: Option<Span>,
 }
 
 /// Limits of the request body.

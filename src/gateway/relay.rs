@@ -1,7 +1,7 @@
 //! Proxying by ourselves: a request to a target that speaks HTTP/1.1 in cleartext, whatever the client speaks.
 //!
 //! The engine would do it too, for several times the work (see [`http1`](crate::upstream::http1)), and with one timeout for
-//! the head of an answer and the pauses within. Everything else stays with it: TLS, HTTP/2 and gRPC upstreams, upgrades.
+//! the head of an answer and the pauses within. Everything else stays with it: TLS, HTTP/2 and gRPC upstreams.
 
 use super::Context;
 use crate::exchange::RequestHead;
@@ -40,7 +40,7 @@ enum Happened {
 }
 
 impl Context {
-    /// Whether the request is relayed here.
+    /// Whether a request that the engine serves is relayed here. It keeps the client's connection, so upgrades are its own.
     pub(super) fn is_relayed(&self, session: &Session) -> bool {
         let pool = self.attempts.lease().and_then(|lease| lease.target().http1());
         pool.is_some() && !session.cache.enabled() && !session.is_upgrade_req()
@@ -63,9 +63,15 @@ impl Context {
             let Some(mut connection) = self.connection(&route, &pool).await? else { continue };
             connection.begin(&request.0, request.1);
             drop(request);
+            if self.websocket {
+                connection.offer(forward::WEBSOCKET);
+            }
             match self.converse(session, &mut connection, &route).await {
                 Ok(()) => {
-                    pool.put(connection);
+                    match connection.is_switched() {
+                        true => self.switched = connection.switched().map(Box::new),
+                        false => pool.put(connection),
+                    }
                     return Ok(());
                 }
                 Err(End::Client(error)) => {
@@ -134,7 +140,7 @@ impl Context {
         let mut asked = session.as_mut().is_body_done();
         self.begin_body(session, connection, &mut asked).await?;
         while !(connection.is_over() || asked && connection.is_answered()) {
-            let wait = limit(connection, asked, session, route);
+            let wait = self.limit(connection, asked, session, route);
             let happened = happens(session, connection, asked);
             let happened = match wait {
                 Some(limit) => {
@@ -143,7 +149,7 @@ impl Context {
                 None => happened.await,
             };
             match happened {
-                Happened::Target(Ok(Event::Sent)) => {}
+                Happened::Target(Ok(Event::Sent | Event::Switched)) => {}
                 Happened::Target(Ok(Event::Part(part))) => self.pass_on(session, connection, part).await?,
                 Happened::Target(Err(fault)) => return Err(fault.into()),
                 Happened::Client(Ok(_)) if asked => {}
@@ -154,6 +160,25 @@ impl Context {
             }
         }
         Ok(())
+    }
+
+    /// How long to wait for what happens next; the client's own silence is told by its session.
+    fn limit(
+        &self,
+        connection: &Connection,
+        asked: bool,
+        session: &Session,
+        route: &Route,
+    ) -> Option<Duration> {
+        if connection.is_sending() {
+            return Some(route.timeouts.idle);
+        }
+        let began = session.as_ref().response_written().is_some();
+        asked.then_some(match (began, &self.stream) {
+            (false, _) => route.timeouts.response,
+            (true, None) => route.timeouts.idle,
+            (true, Some(_)) => route.timeouts.stream_idle,
+        })
     }
 
     /// Makes the head of an attempt.
@@ -168,6 +193,9 @@ impl Context {
             head.headers.insert(HOST, host);
         }
         self.prepare(request, &mut head)?;
+        if self.websocket {
+            forward::ask_for_websocket(&mut head);
+        }
         self.sent_idempotent = head.method.is_idempotent();
         // A body is sent again from its beginning, and is counted again.
         self.body_left = self.body_max();
@@ -284,15 +312,6 @@ impl From<Fault> for End {
             Fault::Length => Kind::BAD_REQUEST,
         })
     }
-}
-
-/// How long to wait for what happens next; the client's own silence is told by its session.
-fn limit(connection: &Connection, asked: bool, session: &Session, route: &Route) -> Option<Duration> {
-    if connection.is_sending() {
-        return Some(route.timeouts.idle);
-    }
-    let began = session.as_ref().response_written().is_some();
-    asked.then_some(if began { route.timeouts.idle } else { route.timeouts.response })
 }
 
 /// Waits for what happens next, at the target or at the client.

@@ -6,6 +6,7 @@
 use super::{Context, Gateway};
 use crate::admit;
 use crate::exchange::RequestHead;
+use crate::forward;
 use crate::head::{reply_head, take_request};
 use crate::listen::Listener;
 use crate::listen::connection::facts;
@@ -32,7 +33,7 @@ impl Gateway {
     pub async fn serve(&self, mut session: Session) -> Served {
         let mut ctx = self.new_ctx();
         let located = ctx.locate(&mut session);
-        if located.is_ok() && ctx.needs_engine(&session) {
+        if located.is_ok() && ctx.needs_engine() {
             return match *session.downstream_session {
                 ServerSession::H1(session) => Served::ForEngine(session.into_inner()),
                 _ => Served::Over,
@@ -43,7 +44,10 @@ impl Gateway {
             Err(problem) => Err(problem),
         };
         let answered = match entered {
-            Ok(None) => ctx.relay(&mut session).await,
+            Ok(None) => {
+                ctx.websocket = may_switch(&mut session);
+                ctx.relay(&mut session).await
+            }
             Ok(Some(reply)) => ctx.respond(&mut session, reply).await,
             Err(problem) => {
                 let reply = problem.reply(session.req_header(), &ctx.exchange);
@@ -52,6 +56,11 @@ impl Gateway {
         };
         if let Err(error) = &answered {
             self.fail_to_proxy(&mut session, error, &mut ctx).await;
+        }
+        if let Some(switched) = ctx.switched.take() {
+            // Boxed: few requests come here, and what a tunnel needs would be in the way of all others.
+            Box::pin(self.tunnel(session, switched, ctx)).await;
+            return Served::Over;
         }
         self.record(session.req_header(), session.body_bytes_sent(), &mut ctx);
         match answered {
@@ -185,13 +194,19 @@ impl Context {
         Ok(route.action.reply(head, &self.exchange))
     }
 
-    /// Whether only the engine can proxy the request: over TLS or HTTP/2, or when it may change the protocol.
-    fn needs_engine(&self, session: &Session) -> bool {
+    /// Whether only the engine can proxy the request: over TLS or HTTP/2.
+    fn needs_engine(&self) -> bool {
         let proxy = self.route.as_ref().and_then(|route| route.action.proxy());
-        proxy.is_some_and(|proxy| {
-            session.is_upgrade_req() || !proxy.arms().iter().all(|arm| arm.upstream.is_plain_http1())
-        })
+        proxy.is_some_and(|proxy| !proxy.arms().iter().all(|arm| arm.upstream.is_plain_http1()))
     }
+}
+
+/// Whether the client asks for a WebSocket. With a body it would have to be sent whole before the protocol changes (RFC 9110
+/// section 7.8); nobody does that, so such a request is taken as one that asks for nothing.
+fn may_switch(session: &mut Session) -> bool {
+    session.is_upgrade_req()
+        && forward::asks_for_websocket(session.req_header())
+        && session.as_mut().is_body_empty()
 }
 
 /// What the engine must be told for each request, because its own defaults are to wait for ever.

@@ -73,6 +73,8 @@ pub struct Timeouts {
     /// Silence of the client within its request and of the upstream within its answer; and how long either side may take
     /// nothing.
     pub idle: Duration,
+    /// Silence of both sides of a WebSocket, or of the upstream between two server-sent events.
+    pub stream_idle: Duration,
 }
 
 impl Default for Timeouts {
@@ -81,6 +83,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            stream_idle: Duration::from_secs(600),
         }
     }
 }

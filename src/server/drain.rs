@@ -9,15 +9,21 @@ use crate::observe::metrics::Counted;
 use crate::snapshot::DrainTimes;
 use crate::value::counted;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How often a successor is told how it goes.
 const TELL: Duration = Duration::from_secs(1);
+
+/// How long streams get to say that they end, beyond their deadline.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// How to leave.
 pub(super) struct Drain<'a> {
     pub times: DrainTimes,
     pub connections: &'a Connections,
     pub streams: &'a Counted,
+    /// Tells streams that their time is up.
+    pub closing: &'a watch::Sender<bool>,
 }
 
 impl Drain<'_> {
@@ -53,8 +59,11 @@ impl Drain<'_> {
             }
             let most = if self.streams.count() > 0 { streams.max(requests) } else { requests };
             let left = most.saturating_sub(began.elapsed());
-            if count == 0 || left.is_zero() {
-                return count;
+            if count == 0 {
+                return 0;
+            }
+            if left.is_zero() {
+                return self.part(signals, log).await;
             }
             tokio::select! {
                 () = self.connections.none() => {}
@@ -62,5 +71,20 @@ impl Drain<'_> {
                 _ = signals.end(log) => return self.connections.count(),
             }
         }
+    }
+
+    /// Time is up. Streams that can tell their clients so do; gives how many connections are left.
+    async fn part(&self, signals: &mut Signals, log: Option<&AccessLog>) -> usize {
+        let streams = self.streams.count();
+        if streams > 0 {
+            log::info!("closing {}", counted(usize::try_from(streams).unwrap_or_default(), "stream"));
+            self.closing.send_replace(true);
+            tokio::select! {
+                () = self.connections.none() => {}
+                () = tokio::time::sleep(PARTING) => {}
+                _ = signals.end(log) => {}
+            }
+        }
+        self.connections.count()
     }
 }

@@ -12,7 +12,7 @@ mod head;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Connection, Event, Fault, Framing, Part};
+pub use connection::{Connection, Event, Fault, Framing, Part, Switched};
 
 use super::Place;
 use crate::listen::connection::Socket;

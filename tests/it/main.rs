@@ -29,3 +29,4 @@ mod tls_clients;
 mod tls_listener;
 mod upgrade;
 mod upstreams;
+mod websocket;

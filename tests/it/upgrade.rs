@@ -12,9 +12,9 @@ use std::time::Duration;
 const SERVED: &str = r#"
 version: 1
 admin: { bind: "unix:{{dir}}/admin.sock" }
-process: { drain: { requests: 20s, streams: 90s } }
+process: { drain: { requests: 20s, streams: 5m } }
 listeners: { web: { bind: "127.0.0.1:0", protocols: [http/1.1, h2c] } }
-upstreams: { app: { targets: ["{{app}}"] } }
+upstreams: { app: { targets: ["{{app}}"], pool: { idle: 2s } } }
 defaults: { timeouts: { response: 30s, idle: 30s } }
 apis:
   shop:

@@ -34,6 +34,7 @@ pub(in crate::config) const BUILT_IN: &[(&str, &str)] = &[
     ("apis.*.routes.*.timeouts.connect", "1s"),
     ("apis.*.routes.*.timeouts.response", "30s"),
     ("apis.*.routes.*.timeouts.idle", "60s"),
+    ("apis.*.routes.*.timeouts.stream_idle", "10m"),
     ("apis.*.routes.*.body.max", "10MiB"),
     ("apis.*.routes.*.request.forwarded", "x-forwarded"),
 ];

@@ -2,10 +2,11 @@
 
 use super::body::Decoder;
 use super::head;
-use crate::exchange::{RequestHead, ResponseHead};
+use crate::exchange::{RequestHead, ResponseHead, has_token};
 use crate::listen::connection::Socket;
 use bytes::{Bytes, BytesMut};
-use http::Method;
+use http::header::UPGRADE;
+use http::{Method, StatusCode, Version};
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -28,6 +29,8 @@ pub struct Connection {
     /// Bytes of request body that are still to be sent.
     sending: Framing,
     method: Method,
+    /// The protocol that the target may change to.
+    offered: Option<&'static str>,
     /// Whether it carried a request before.
     used: bool,
     /// Whether anything of the present answer has come.
@@ -45,6 +48,8 @@ pub struct Connection {
 enum Answer {
     Head,
     Body(Decoder),
+    /// It was 101.
+    Switched(Box<ResponseHead>),
 }
 
 /// How a request's body is told from what follows it (RFC 9112 section 6).
@@ -65,6 +70,19 @@ pub enum Event {
     Sent,
     /// A part of the answer.
     Part(Part),
+    /// The answer is 101: from here on another protocol is spoken, see [`Connection::switched`].
+    Switched,
+}
+
+/// A connection whose protocol has changed (RFC 9110 section 7.8).
+#[derive(Debug)]
+pub struct Switched {
+    /// The head of the 101.
+    pub head: ResponseHead,
+    /// The connection.
+    pub socket: Socket,
+    /// What the target has said in the other protocol already.
+    pub read: BytesMut,
 }
 
 /// A part of an answer.
@@ -108,6 +126,7 @@ impl Connection {
             answer: Answer::Body(Decoder::Done),
             sending: Framing::Ended,
             method: Method::GET,
+            offered: None,
             used: false,
             heard: false,
             keep: true,
@@ -133,7 +152,24 @@ impl Connection {
 
     /// Whether the answer has ended.
     pub fn is_answered(&self) -> bool {
-        matches!(&self.answer, Answer::Body(body) if body.is_done())
+        match &self.answer {
+            Answer::Head => false,
+            Answer::Body(body) => body.is_done(),
+            Answer::Switched(_) => true,
+        }
+    }
+
+    /// Whether the answer was 101.
+    pub fn is_switched(&self) -> bool {
+        matches!(self.answer, Answer::Switched(_))
+    }
+
+    /// What is left after a 101; `None` after anything else.
+    pub fn switched(self) -> Option<Switched> {
+        match self.answer {
+            Answer::Switched(head) => Some(Switched { head: *head, socket: self.socket, read: self.input }),
+            _ => None,
+        }
     }
 
     /// Whether the answer has ended and nobody waits for the rest of the request.
@@ -146,7 +182,12 @@ impl Connection {
         head::write_request(head, &mut self.output.front);
         self.method = head.method.clone();
         self.answer = Answer::Head;
-        (self.sending, self.heard, self.keep) = (framing, false, true);
+        (self.sending, self.heard, self.keep, self.offered) = (framing, false, true, None);
+    }
+
+    /// Lets the target change to this protocol, which the head that was begun asks for. Without this a 101 is a fault.
+    pub fn offer(&mut self, protocol: &'static str) {
+        self.offered = Some(protocol);
     }
 
     /// Adds a piece of the request's body, the last one if `end`. What was added before must have been sent, or be a head
@@ -199,6 +240,9 @@ impl Connection {
             if let Some(part) = self.buffered()? {
                 return Poll::Ready(Ok(Event::Part(part)));
             }
+            if self.is_switched() {
+                return Poll::Ready(Ok(Event::Switched));
+            }
             match ready!(self.poll_read(cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(self.ended().map(Event::Part)),
                 Ok(_) => self.heard = true,
@@ -220,14 +264,15 @@ impl Connection {
                 let end = body.is_done();
                 Ok((end || piece.is_some()).then(|| Part::Body(piece.unwrap_or_default(), end)))
             }
+            Answer::Switched(_) => Ok(None),
         }
     }
 
     fn take_head(&mut self) -> Result<Option<Part>, Fault> {
         let Some(mut head) = head::take_response(&mut self.input)? else { return Ok(None) };
         let interim = head.status.is_informational();
-        if interim && head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Fault::Invalid("the answer changes a protocol that was not to be changed"));
+        if interim && head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return self.switch(head).map(|()| None);
         }
         let framing = head::framing(&mut head, &self.method)?;
         let end = !interim && framing.body.is_done();
@@ -236,6 +281,17 @@ impl Connection {
             self.answer = Answer::Body(framing.body);
         }
         Ok(Some(Part::Head(head, end)))
+    }
+
+    /// What follows is no HTTP, if that was asked for and the whole request has gone out (RFC 9110 section 7.8).
+    fn switch(&mut self, head: ResponseHead) -> Result<(), Fault> {
+        let named = self.offered.is_some_and(|protocol| has_token(&head.headers, &UPGRADE, protocol));
+        if !named || head.version != Version::HTTP_11 || self.is_sending() || self.sending != Framing::Ended {
+            return Err(Fault::Invalid("the answer changes a protocol that was not to be changed"));
+        }
+        self.keep = false;
+        self.answer = Answer::Switched(Box::new(head));
+        Ok(())
     }
 
     /// The connection has ended.
@@ -250,7 +306,7 @@ impl Connection {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let wanted = match &self.answer {
-            Answer::Head => READ,
+            Answer::Head | Answer::Switched(_) => READ,
             Answer::Body(body) => {
                 let wanted = usize::try_from(body.wants()).unwrap_or(READ_LONG);
                 wanted.clamp(READ, READ_LONG)

@@ -213,6 +213,7 @@ async fn answer(connection: &mut Connection) -> Result<(Vec<ResponseHead>, Vec<u
     loop {
         match next(connection).await? {
             Event::Sent => {}
+            Event::Switched => return Ok((heads, body)),
             Event::Part(Part::Head(head, end)) => {
                 heads.push(head);
                 if end {
@@ -279,6 +280,33 @@ async fn answers_that_do_not_end_are_faults() {
     }
     let (found, reused) = asked("GET", "HTTP/1.1 101 Switching\r\nupgrade: x\r\n\r\n", false).await;
     assert!(matches!(found, Err(Fault::Invalid(_))) && !reused);
+}
+
+#[tokio::test]
+async fn a_protocol_changes_only_to_what_was_offered() {
+    let grant = "HTTP/1.1 101 Switching\r\nupgrade: WebSocket\r\n\r\n";
+    for (offered, text, switched) in [
+        (Some("websocket"), grant, true),
+        (Some("chat"), grant, false),
+        (None, grant, false),
+        (Some("websocket"), "HTTP/1.1 101 Switching\r\n\r\n", false),
+        (Some("websocket"), "HTTP/1.0 101 Switching\r\nupgrade: websocket\r\n\r\n", false),
+        (Some("websocket"), "HTTP/1.1 204 None\r\nupgrade: websocket\r\n\r\n", false),
+    ] {
+        let (mut connection, mut wire) = pair().await;
+        connection.begin(&request("GET", "/"), Framing::Ended);
+        if let Some(protocol) = offered {
+            connection.offer(protocol);
+        }
+        assert!(matches!(next(&mut connection).await, Ok(Event::Sent)));
+        wire.write_all(format!("HTTP/1.1 103 Early\r\n\r\n{text}more").as_bytes()).await.unwrap();
+        let answered = answer(&mut connection).await.is_ok();
+        assert_eq!(connection.is_switched(), switched, "{offered:?} {text:?}");
+        assert!(!connection.rest(), "it carries no other request");
+        let left = connection.switched().map(|left| (left.head.status.as_u16(), left.read.to_vec()));
+        assert_eq!(left, switched.then(|| (101, b"more".to_vec())));
+        assert_eq!(answered, switched || text.contains("204"));
+    }
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ pub use tls::{Authority, Leaf};
 pub use tls_client::TlsDial;
 pub use tokens::{SigningKey, basic, now, with};
 pub use upstream::{Gate, Upstream};
+pub use wire::Wire;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};

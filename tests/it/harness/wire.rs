@@ -163,6 +163,13 @@ impl Wire {
         }
     }
 
+    /// Says that nothing more will be sent; what the peer sends can still be read.
+    pub fn half_close(&self) {
+        if let Some(tcp) = self.stream.tcp() {
+            tcp.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+    }
+
     /// Ends the connection with a TCP reset instead of an orderly close.
     pub fn reset(self) {
         if let Some(tcp) = self.stream.tcp() {
