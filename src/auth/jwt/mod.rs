@@ -190,6 +190,16 @@ impl Jwt {
     }
 }
 
+impl Jwt {
+    /// After all that could be done for a key that was not there.
+    fn judge_again(&self, token: &str) -> Verdict {
+        match self.judge(token, now()) {
+            Outcome::Known(verdict) => verdict,
+            Outcome::Missing(_) => refused(Why::UnknownKey),
+        }
+    }
+}
+
 impl Provider for Jwt {
     fn check<'a>(&'a self, request: &'a RequestHead, _x: &Exchange) -> Check<'a> {
         let token = match self.spec.from.find(request) {
@@ -201,14 +211,14 @@ impl Provider for Jwt {
             Outcome::Known(verdict) => return Check::Now(verdict),
             Outcome::Missing(kid) => kid,
         };
-        let Some(fetched) = self.keys.missing(&kid) else { return Check::Now(refused(Why::UnknownKey)) };
-        Check::Later(Box::pin(async move {
-            fetched.await;
-            match self.judge(&token, now()) {
-                Outcome::Known(verdict) => verdict,
-                Outcome::Missing(_) => refused(Why::UnknownKey),
-            }
-        }))
+        match self.keys.missing(&kid) {
+            // A fetch may have ended since the keys were looked at.
+            None => Check::Now(self.judge_again(&token)),
+            Some(fetched) => Check::Later(Box::pin(async move {
+                fetched.await;
+                self.judge_again(&token)
+            })),
+        }
     }
 
     fn forwards(&self) -> &[HeaderName] {
