@@ -1,19 +1,23 @@
 //! Another binary in the place of the running one: under load with nothing lost, and not at all when anything is wrong.
 
 use crate::harness::{
-    Answer, Client, DEADLINE, Gateway, H2Client, Plan, StopAtEnd, Upstream, assert_eventually, resident_bytes,
+    Answer, Authority, Client, DEADLINE, Gateway, H2Client, Plan, StopAtEnd, TlsDial, Upstream,
+    assert_eventually, resident_bytes,
 };
 use nix::sys::signal::Signal;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio_rustls::rustls::version::TLS13;
 
 const SERVED: &str = r#"
 version: 1
 admin: { bind: "unix:{{dir}}/admin.sock" }
-process: { drain: { requests: 20s, streams: 5m } }
-listeners: { web: { bind: "127.0.0.1:0", protocols: [http/1.1, h2c] } }
+process: { drain: { requests: 60s, streams: 5m } }
+listeners:
+  web: { bind: "127.0.0.1:0", protocols: [http/1.1, h2c] }
+  tls: { bind: "127.0.0.1:0", tls: { cert: leaf.pem, key: leaf.key } }
 upstreams: { app: { targets: ["{{app}}"], pool: { idle: 2s } } }
 defaults: { timeouts: { response: 30s, idle: 30s } }
 apis:
@@ -28,7 +32,13 @@ apis:
 const SLOW: usize = 256 << 10;
 
 fn served(app: &Upstream) -> Gateway {
-    Plan::new(SERVED).with("app", app.addr()).start()
+    served_with(app, &Authority::new("authority"))
+}
+
+fn served_with(app: &Upstream, authority: &Authority) -> Gateway {
+    let leaf = authority.leaf("test.example");
+    let plan = Plan::new(SERVED).with("app", app.addr());
+    plan.file("leaf.pem", leaf.cert.clone()).file("leaf.key", leaf.key.clone()).start()
 }
 
 /// Answers at once, slowly on `/slow`, with the length of what it got on `/upload`, and speaks back after an upgrade.
@@ -45,8 +55,8 @@ fn app() -> Upstream {
             match line.split(' ').nth(1).unwrap_or_default() {
                 "/slow" => {
                     wire.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {SLOW}\r\n\r\n"))?;
-                    for piece in bytes().chunks(SLOW / 32) {
-                        std::thread::sleep(Duration::from_millis(100));
+                    for piece in bytes().chunks(SLOW / 100) {
+                        std::thread::sleep(Duration::from_millis(300));
                         wire.write(piece)?;
                     }
                 }
@@ -94,18 +104,18 @@ fn ask_anew(gateway: &Gateway, stop: &AtomicBool, done: &AtomicUsize) {
 }
 
 /// Over HTTP/2, opening another connection when one is told to go away (RFC 9113 section 6.8).
-fn ask_http2(gateway: &Gateway, stop: &AtomicBool, done: &AtomicUsize) {
-    let uri = "http://test.example/x";
-    let mut client = H2Client::connect(gateway.addr("web"));
+fn ask_http2(connect: impl Fn() -> H2Client, scheme: &str, stop: &AtomicBool, done: &AtomicUsize) {
+    let uri = format!("{scheme}://test.example/x");
+    let mut client = connect();
     while !stop.load(Ordering::Relaxed) {
-        match client.try_send(http::Request::get(uri).body(()).unwrap(), b"") {
+        match client.try_send(http::Request::get(&uri).body(()).unwrap(), b"") {
             Ok(answer) => {
                 assert_eq!(answer.status, 200);
                 done.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
                 assert!(error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR), "{error}");
-                client = H2Client::connect(gateway.addr("web"));
+                client = connect();
             }
         }
     }
@@ -114,7 +124,7 @@ fn ask_http2(gateway: &Gateway, stop: &AtomicBool, done: &AtomicUsize) {
 fn slow_upload(gateway: &Gateway) {
     let mut client = gateway.client();
     client.send_raw(format!("POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: {SLOW}\r\n\r\n"));
-    for piece in bytes().chunks(SLOW / 32) {
+    for piece in bytes().chunks(SLOW / 100) {
         std::thread::sleep(Duration::from_millis(100));
         client.send_raw(piece);
     }
@@ -140,20 +150,26 @@ fn handles(pid: i32) -> usize {
 
 /// Requests that are to be answered during the upgrades.
 const ENOUGH: usize = 50_000;
-const UPGRADES: usize = 6;
+const UPGRADES: usize = 20;
+const WEB_SOCKETS: usize = 50;
 
 #[test]
 fn upgrades_under_load_lose_nothing() {
-    let app = app();
-    let gateway = served(&app);
+    let (app, authority) = (app(), Authority::new("authority"));
+    let gateway = served_with(&app, &authority);
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let secure = || {
+        let dial = TlsDial::with(&authority, None, &[&TLS13], &[b"h2"]);
+        dial.connect_h2(gateway.addr("tls"), "test.example")
+    };
     let (open, memory) = (handles(gateway.pid()), resident_bytes(gateway.pid()));
-    let mut tunnels: Vec<Client> = (0..10).map(|_| tunnel(&gateway)).collect();
+    let mut tunnels: Vec<Client> = (0..WEB_SOCKETS).map(|_| tunnel(&gateway)).collect();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| keep_asking(&gateway, &stop, &done));
-            scope.spawn(|| ask_http2(&gateway, &stop, &done));
         }
+        scope.spawn(|| ask_http2(|| H2Client::connect(gateway.addr("web")), "http", &stop, &done));
+        scope.spawn(|| ask_http2(secure, "https", &stop, &done));
         scope.spawn(|| ask_anew(&gateway, &stop, &done));
         scope.spawn(|| slow_upload(&gateway));
         scope.spawn(|| assert_eq!(gateway.client().get("/slow").body, bytes()));
@@ -259,8 +275,8 @@ fn bad_upgrades_change_nothing() {
             "and what is wrong with it is in the log"
         );
         gateway.edit("nonsense: 1\n", "");
-        let more = format!("listeners: {{ more: {{ bind: \"{elsewhere}\" }}, web:");
-        gateway.edit("listeners: { web:", &more);
+        let more = format!("listeners:\n  more: {{ bind: \"{elsewhere}\" }}");
+        gateway.edit("listeners:", &more);
         let ran = gateway.ask(&["upgrade", "--binary", real]);
         assert!(ran.code == 6 && ran.stderr.contains("another process listens there"), "{ran:#?}");
         let reload = gateway.ask(&["reload"]);
