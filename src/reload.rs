@@ -234,11 +234,13 @@ impl Running {
     /// What is wrong with it. Then nothing has changed.
     pub async fn reload(self: &Arc<Self>, wanted: Wanted) -> Result<Reloaded, Refused> {
         let _turn = self.turn.lock().await;
+        let only_looks = wanted.dry_run;
         let result = self.replace(wanted).await;
         match &result {
-            Ok(reloaded) if reloaded.applied => self.announce(reloaded),
+            // Whoever only looks is told; nothing has happened that others should know of.
+            _ if only_looks => {}
+            Ok(reloaded) => self.announce(reloaded),
             Err(refused) => self.refuse(refused),
-            Ok(_) => {}
         }
         result
     }
@@ -269,7 +271,7 @@ impl Running {
         if reloaded.needs_upgrade.is_empty() {
             self.swap(snapshot, live).await;
         } else if from_file {
-            reloaded.successor = Some(self.succeed(None, SUCCESSOR).await.map_err(Refused::Failed)?);
+            reloaded.successor = Some(self.succeed(None, SUCCESSOR_TIME).await.map_err(Refused::Failed)?);
         } else {
             let needs = reloaded.needs_upgrade.join(", ");
             return Err(Refused::Failed(format!("{needs}: write it to the file and reload instead")));
@@ -320,8 +322,8 @@ impl Running {
     }
 }
 
-/// How long a successor may take that a reload needs.
-const SUCCESSOR: Duration = Duration::from_secs(30);
+/// How long a successor may take to get ready when nobody says.
+pub const SUCCESSOR_TIME: Duration = Duration::from_secs(30);
 
 fn words(issues: &Issues, sources: &Sources) -> String {
     let mut text = Vec::new();

@@ -22,7 +22,7 @@ use crate::admin;
 use crate::gateway::Gateway;
 use crate::observe::access_log::AccessLog;
 use crate::prepare::Prepared;
-use crate::reload::{FileWatch, Live, Running, Succession, WARM_UP, Waning, Wanted, warm_up};
+use crate::reload::{FileWatch, Live, Running, SUCCESSOR_TIME, Succession, WARM_UP, Waning, Wanted, warm_up};
 use crate::snapshot::{ProcessSettings, Shared};
 use crate::store::handover::import;
 use crate::store::keeper::Keeper;
@@ -49,9 +49,6 @@ use watchdog::Watchdog;
 
 /// How long background tasks may take to end when the process does.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// How long a successor may take when nobody says.
-const SUCCESSOR_TIME: Duration = Duration::from_secs(30);
 
 /// What systemd waits longer than the drain's deadlines before it kills.
 const SPARE: Duration = Duration::from_secs(5);

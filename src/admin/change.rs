@@ -5,7 +5,7 @@
 
 use super::{App, json, not_allowed, text, typed};
 use crate::listen::connection::facts;
-use crate::reload::{Refused, Wanted};
+use crate::reload::{Refused, SUCCESSOR_TIME, Wanted};
 use crate::value::{
     counted,
     query::{decoded_text, is_named, split_pair},
@@ -14,14 +14,14 @@ use http::header::IF_MATCH;
 use http::{Method, Response, StatusCode};
 use pingora::protocols::http::ServerSession;
 use serde::Serialize;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Largest configuration that is taken.
 const LARGEST: usize = 16 << 20;
-/// How long a successor may take when nobody says.
-const SUCCESSOR_TIME: Duration = Duration::from_secs(30);
 
 /// A change that is asked for by POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,8 @@ impl App {
         if !self.may_change(session) {
             return forbidden();
         }
+        // Two that have looked at the same configuration must not both replace it.
+        let _alone = self.putting.lock().await;
         let hash = self.state.running.live.load().loaded.hash.clone();
         match session.req_header().headers.get(IF_MATCH).map(|tag| tag.as_bytes()) {
             None => {
@@ -190,7 +192,8 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     // A link is followed: what it points at is the file.
     let path = std::fs::canonicalize(path)?;
     let beside = path.with_extension("new");
-    let mut file = std::fs::File::create(&beside)?;
+    // It may hold secrets, so nobody else reads it before it has the rights of the old one.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.set_permissions(std::fs::metadata(&path)?.permissions())?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     let placed = written.and_then(|()| std::fs::rename(&beside, &path));

@@ -126,7 +126,8 @@ pub struct Predecessor {
 /// # Errors
 /// The socket cannot be used.
 pub fn serve(socket: Socket, state: Arc<State>, mut succeeded: watch::Receiver<bool>) -> io::Result<()> {
-    let app = Arc::new(App { state, shown: parking_lot::Mutex::new(Gauges::default()) });
+    let app =
+        Arc::new(App { state, shown: parking_lot::Mutex::default(), putting: tokio::sync::Mutex::default() });
     let socket = match socket {
         Socket::Tcp(socket) => Accepting::Tcp(TcpListener::from_std(socket)?),
         Socket::Unix(socket, _) => Accepting::Unix(UnixListener::from_std(socket)?),
@@ -182,6 +183,8 @@ fn enter(app: &Arc<App>, stream: Stream, peer: Option<SocketAddr>) {
 struct App {
     state: Arc<State>,
     shown: parking_lot::Mutex<Gauges>,
+    /// Held while a configuration is put in place of another.
+    putting: tokio::sync::Mutex<()>,
 }
 
 /// What the last scrape showed, so that targets that are gone disappear.

@@ -62,6 +62,12 @@ fn what_is_wrong_is_told_and_changes_nothing() {
     let (gateway, _app) = started();
     let before = hash(&gateway);
     gateway.edit("to: app", "to: nowhere");
+    assert_eq!(gateway.ask(&["reload", "--dry-run"]).code, 1);
+    assert_eq!(
+        metric(&gateway, "tollgate_config_last_reload_success") as u32,
+        1,
+        "nobody has tried to reload"
+    );
     let ran = gateway.ask(&["reload"]);
     assert_eq!(ran.code, 1, "{ran:#?}");
     assert!(
