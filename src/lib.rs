@@ -64,7 +64,7 @@
 //! ## Deliberately absent
 //!
 //! The engine's `Server` and `Service` (see [`server`] for why), its load balancer (see [`upstream`]), its compression and
-//! other modules. Not here yet, with room left: cache.
+//! other modules.
 
 pub mod value;
 pub mod consumer;
@@ -75,6 +75,7 @@ pub mod observe;
 pub mod listen;
 pub mod upstream;
 pub mod store;
+pub mod cache;
 pub mod auth;
 pub mod build;
 pub mod filters;

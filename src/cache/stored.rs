@@ -1,0 +1,77 @@
+//! One stored answer and what it is found by.
+
+use crate::exchange::ResponseHead;
+use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a request asks for, as far as the cache tells requests apart: the primary key (RFC 9111 section 2).
+///
+/// The text says it all, so two requests are never taken for one another; the hash only finds it sooner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// `zone`, scheme, host, path and query, and what else the route's key has, in one unambiguous form.
+    pub text: SmallVec<[u8; 192]>,
+}
+
+/// What must be known of a stored answer to tell whether it may be used. Times are milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// When it was received, since 1970 (`response_time`, RFC 9111 section 4.2.3).
+    pub received: u64,
+    /// How old it was then (`corrected_initial_age`).
+    pub initial_age: u64,
+    /// How long it is fresh (`freshness_lifetime`, section 4.2.1).
+    pub lifetime: u64,
+    /// How long beyond it may be given while it is validated in the background (RFC 5861 section 3).
+    pub while_revalidating: u64,
+    /// How long beyond it may be given when nothing better is to be had (RFC 5861 section 4).
+    pub on_error: u64,
+    /// Whether it must never be given stale (`must-revalidate`, `proxy-revalidate`, `s-maxage`).
+    pub must_revalidate: bool,
+    /// Whether it must be validated each time (`no-cache` without fields).
+    pub no_cache: bool,
+}
+
+/// One stored answer.
+#[derive(Debug)]
+pub struct Stored<Body> {
+    /// Status and fields as they go to clients, but for `Age` and what is about one connection.
+    pub head: ResponseHead,
+    /// The body; shared with the answer that replaces this one after a validation.
+    pub body: Body,
+    /// When it may be used.
+    pub facts: Facts,
+    /// The request fields that selected it and what they said, in a normal form (RFC 9111 section 4.1).
+    pub vary: Box<[(HeaderName, Option<HeaderValue>)]>,
+    /// What it can be purged by.
+    pub tags: Box<[Box<str>]>,
+    /// What it was asked for under: `https://host/path?query`, for purges by address and prefix.
+    pub url: Box<str>,
+    invalid: AtomicBool,
+}
+
+impl<Body> Stored<Body> {
+    /// An answer that may be used as `facts` say.
+    pub fn new(head: ResponseHead, body: Body, facts: Facts, url: &str) -> Stored<Body> {
+        Stored {
+            head,
+            body,
+            facts,
+            vary: Box::default(),
+            tags: Box::default(),
+            url: url.into(),
+            invalid: AtomicBool::new(false),
+        }
+    }
+
+    /// Has it validated before its next use (RFC 9111 section 4.4, and soft purges).
+    pub fn invalidate(&self) {
+        self.invalid.store(true, Ordering::Release);
+    }
+
+    /// Whether it must be validated before its next use, whatever its age.
+    pub fn is_invalid(&self) -> bool {
+        self.invalid.load(Ordering::Acquire)
+    }
+}
