@@ -1,10 +1,12 @@
 //! What a route does in the end: its `to:`.
 
+pub mod fallback;
 mod proxy;
 mod redirect;
 mod respond;
 pub mod to;
 
+pub use fallback::{Fallback, Resort};
 pub use proxy::{Arm, Hashed, Proxy};
 pub use redirect::Redirect;
 pub use respond::Respond;

@@ -2,6 +2,7 @@
 //!
 //! The doc comments here are the reference page: `tollgate config schema` and `conf/reference.md` are made from them.
 
+use crate::actions::fallback::FallbackRule;
 use crate::actions::to::To;
 use crate::auth::document::{Guard, Provider};
 use crate::consumer::document::Consumer;
@@ -390,6 +391,8 @@ macro_rules! with_inherited {
             pub timeouts: Option<Spanned<Timeouts>>,
             /// Limits of the request body. `none` removes them.
             pub body: Option<Spanned<OrNone<BodyRule>>>,
+            /// What is answered when the upstream fails. `none` turns an inherited one off.
+            pub fallback: Option<Spanned<OrNone<FallbackRule>>>,
             /// Changes to the request before it goes to the upstream. Header maps are merged by name.
             pub request: Option<Spanned<OrNone<RequestRules>>>,
             /// Changes to the response before it goes to the client. Header maps are merged by name.
@@ -405,6 +408,7 @@ macro_rules! with_inherited {
                     ip: self.ip.as_ref(),
                     timeouts: self.timeouts.as_ref(),
                     body: self.body.as_ref(),
+                    fallback: self.fallback.as_ref(),
                     request: self.request.as_ref(),
                     response: self.response.as_ref(),
                 }
@@ -426,6 +430,8 @@ pub struct Inherited<'a> {
     pub timeouts: Option<&'a Spanned<Timeouts>>,
     /// Body limits.
     pub body: Option<&'a Spanned<OrNone<BodyRule>>>,
+    /// What is answered when the upstream fails.
+    pub fallback: Option<&'a Spanned<OrNone<FallbackRule>>>,
     /// Request changes.
     pub request: Option<&'a Spanned<OrNone<RequestRules>>>,
     /// Response changes.

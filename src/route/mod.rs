@@ -18,7 +18,7 @@ pub use overlap::{Conflict, conflicts};
 pub use rule::{Part, Rule, precedence};
 pub use table::{Found, Table};
 
-use crate::actions::Action;
+use crate::actions::{Action, Fallback};
 use crate::filters::Chain;
 use crate::filters::rules::Forwarded;
 use crate::observe::RouteFields;
@@ -45,6 +45,8 @@ pub struct Route {
     pub chain: Chain,
     /// What answers.
     pub action: Action,
+    /// What is answered when the upstream fails.
+    pub fallback: Option<Fallback>,
     /// How long to wait for the upstream.
     pub timeouts: Timeouts,
     /// Where the timeouts are written.

@@ -1,6 +1,7 @@
 //! Inheritance: `defaults`, then api, then route. The nearest wins key by key; header maps are merged by name; `none` wipes
 //! what came from farther away.
 
+use crate::actions::fallback::FallbackRule;
 use crate::config::document::Inherited;
 use crate::filters::auth::rules::Auth;
 use crate::filters::limits::rules::Limits;
@@ -22,6 +23,8 @@ pub struct Effective {
     pub timeouts: Spanned<Timeouts>,
     /// Most bytes of a body.
     pub body: Option<Spanned<ByteSize>>,
+    /// What is answered when the upstream fails.
+    pub fallback: Option<Spanned<FallbackRule>>,
     /// Request rules.
     pub request: Spanned<RequestRules>,
     /// Response rules.
@@ -38,6 +41,7 @@ impl Effective {
             timeouts: nearest(levels, |level| level.timeouts)
                 .map_or(Spanned::built_in(Timeouts::default()), timeouts),
             body: body(nearest(levels, |level| level.body)),
+            fallback: nearest(levels, |level| level.fallback).and_then(switched_on),
             request: merged(levels, |level| level.request, merge_request),
             response: merged(levels, |level| level.response, merge_response),
         }

@@ -2,7 +2,7 @@
 
 use super::inherit::Effective;
 use super::versions::{Variant, Way, variants};
-use crate::actions::Action;
+use crate::actions::{Action, Fallback};
 use crate::actions::to::To;
 use crate::build::{Bind, Build, problem, unknown};
 use crate::config::document::{Api, Document, Route as Written};
@@ -37,6 +37,12 @@ struct One<'a> {
     listeners: Option<&'a [u16]>,
     /// `read`, or `v1.read`.
     name: String,
+}
+
+/// What answers the requests of a route.
+struct Answers {
+    action: Action,
+    fallback: Option<Fallback>,
 }
 
 impl One<'_> {
@@ -119,9 +125,11 @@ impl<'a> Compiler<'a> {
         let names: Vec<&str> = pattern.names().collect();
         let bind = Bind { api: one.api_name.as_str(), route: &one.name, params: &names };
         let chain = self.chain(one, &effective, bind);
-        if let Some(action) = Action::new(to, bind, self.build, self.issues) {
-            self.push(one, pattern.clone(), chain, action, effective);
-        }
+        let Some(action) = Action::new(to, bind, self.build, self.issues) else { return };
+        let fallback = effective.fallback.as_ref().filter(|_| action.proxy().is_some());
+        let fallback =
+            fallback.map(|rule| Fallback::new(&rule.value, false, bind, self.build, self.issues));
+        self.push(one, pattern.clone(), chain, Answers { action, fallback }, effective);
     }
 
     /// What every route must have; what is missing is reported.
@@ -214,7 +222,7 @@ impl<'a> Compiler<'a> {
         one: &One<'_>,
         pattern: PathPattern,
         chain: Chain,
-        action: Action,
+        answers: Answers,
         effective: Effective,
     ) {
         let (api, name) = (Arc::<str>::from(one.api_name.as_str()), Arc::<str>::from(one.name.as_str()));
@@ -229,7 +237,8 @@ impl<'a> Compiler<'a> {
             pattern,
             at: one.route_name.at,
             chain,
-            action,
+            action: answers.action,
+            fallback: answers.fallback,
             timeouts: effective.timeouts.value,
             timeouts_at: effective.timeouts.at,
             body_max: effective.body.map(|max| max.value.0),

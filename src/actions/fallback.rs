@@ -1,0 +1,274 @@
+//! `fallback`: what is answered when the upstream fails (RS-02).
+
+use super::to::Respond as RespondRule;
+use super::{Proxy, Respond};
+use crate::build::{Bind, Build};
+use crate::reply::Kind;
+use crate::value::{Code, Issue, Issues, Name, OneOrMany, Short, Spanned, short_value, text_value};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+/// What is answered instead when the upstream fails.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FallbackRule {
+    /// What counts as a failure: `connect` (no connection, or no TLS), `timeout`, `reset` (the connection broke, or what came
+    /// is not HTTP), `unavailable` (no target can be picked), `breaker_open`, a status such as `503`, or `5xx`. Default: all
+    /// of these words, and the statuses 502, 503 and 504.
+    #[serde(default)]
+    pub on: OneOrMany<Trigger>,
+    /// What is tried, in this order: `stale` (what the route's cache still has), `{ upstream: NAME }`, `{ respond: … }`.
+    #[serde(rename = "try")]
+    pub resorts: Spanned<OneOrMany<Spanned<ResortRule>>>,
+}
+
+/// What counts as a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// No connection was made.
+    Connect,
+    /// Nothing came in time.
+    Timeout,
+    /// The connection broke, or what came is not HTTP.
+    Reset,
+    /// No target could be picked.
+    Unavailable,
+    /// The upstream's breaker is open.
+    BreakerOpen,
+    /// An answer with one of these statuses.
+    Status(RangeInclusive<u16>),
+}
+
+impl FromStr for Trigger {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "connect" => Trigger::Connect,
+            "timeout" => Trigger::Timeout,
+            "reset" => Trigger::Reset,
+            "unavailable" => Trigger::Unavailable,
+            "breaker_open" => Trigger::BreakerOpen,
+            "4xx" => Trigger::Status(400..=499),
+            "5xx" => Trigger::Status(500..=599),
+            status => match status.parse() {
+                Ok(status @ 400..=599) => Trigger::Status(status..=status),
+                _ => {
+                    return Err(format!(
+                        "`{text}` is no failure\nhelp: write connect, timeout, reset, unavailable, breaker_open, 4xx, 5xx or a \
+                         status from 400 to 599"
+                    ));
+                }
+            },
+        })
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Trigger::Connect => "connect",
+            Trigger::Timeout => "timeout",
+            Trigger::Reset => "reset",
+            Trigger::Unavailable => "unavailable",
+            Trigger::BreakerOpen => "breaker_open",
+            Trigger::Status(statuses) if statuses.start() == statuses.end() => {
+                return statuses.start().fmt(f);
+            }
+            Trigger::Status(statuses) => return write!(f, "{}xx", statuses.start() / 100),
+        })
+    }
+}
+
+text_value!(Trigger, "Trigger", pattern: r"^(connect|timeout|reset|unavailable|breaker_open|[45]xx|[45][0-9][0-9])$", "a failure");
+
+/// One thing that is tried instead.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ResortRule {
+    /// What the cache has, stale as it may be.
+    Stale,
+    /// Another upstream.
+    Upstream(Name),
+    /// An answer made here.
+    Respond(Box<RespondRule>),
+}
+
+/// One thing that is tried instead: exactly one of these.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum ResortInFull {
+    /// Another upstream's name. It is tried once.
+    Upstream(Name),
+    /// An answer made here.
+    Respond(Box<RespondRule>),
+}
+
+impl From<ResortInFull> for ResortRule {
+    fn from(full: ResortInFull) -> Self {
+        match full {
+            ResortInFull::Upstream(name) => ResortRule::Upstream(name),
+            ResortInFull::Respond(respond) => ResortRule::Respond(respond),
+        }
+    }
+}
+
+impl Short for ResortRule {
+    const SHORT: &'static str = "`stale`";
+    fn from_short(text: &str) -> Result<Self, String> {
+        match text {
+            "stale" => Ok(ResortRule::Stale),
+            _ => Err(format!(
+                "`{text}` cannot be tried\nhelp: write `stale`, `{{ upstream: {text} }}` or `{{ respond: … }}`"
+            )),
+        }
+    }
+}
+
+short_value!(ResortRule, long: ResortInFull);
+
+/// What is answered instead, ready to run.
+pub struct Fallback {
+    on: Vec<Trigger>,
+    /// What is tried, in this order.
+    pub resorts: Vec<Resort>,
+}
+
+/// One thing that is tried instead.
+pub enum Resort {
+    /// What the cache has.
+    Stale,
+    /// Another upstream; it has one arm.
+    Upstream(Proxy),
+    /// An answer made here.
+    Respond(Respond),
+}
+
+impl Fallback {
+    /// Resolves and compiles the rule. `cached`: whether the route has a cache.
+    pub fn new(
+        rule: &FallbackRule,
+        cached: bool,
+        bind: Bind<'_>,
+        build: &Build,
+        issues: &mut Issues,
+    ) -> Fallback {
+        if rule.resorts.value.0.is_empty() {
+            let issue = Issue::new(Code::EMPTY, "a fallback that tries nothing").at(rule.resorts.at);
+            issues.push(issue.help("write `fallback: none`, or what to try"));
+        }
+        let resorts = rule.resorts.value.0.iter();
+        let resorts = resorts.filter_map(|resort| Resort::new(resort, cached, bind, build, issues)).collect();
+        let on = match rule.on.0.as_slice() {
+            [] => vec![
+                Trigger::Connect,
+                Trigger::Timeout,
+                Trigger::Reset,
+                Trigger::Unavailable,
+                Trigger::BreakerOpen,
+                Trigger::Status(502..=504),
+            ],
+            triggers => triggers.to_vec(),
+        };
+        Fallback { on, resorts }
+    }
+
+    /// Whether a failure of this kind calls for it.
+    pub fn covers(&self, kind: Kind) -> bool {
+        self.on.iter().any(|trigger| match trigger {
+            Trigger::Connect => {
+                matches!(kind, Kind::CONNECT_FAILED | Kind::CONNECT_TIMEOUT | Kind::TLS_FAILED)
+            }
+            Trigger::Timeout => matches!(kind, Kind::CONNECT_TIMEOUT | Kind::UPSTREAM_TIMEOUT),
+            Trigger::Reset => matches!(kind, Kind::UPSTREAM_CLOSED | Kind::UPSTREAM_INVALID),
+            Trigger::Unavailable => {
+                matches!(kind, Kind::NO_TARGET | Kind::NO_HEALTHY_TARGET | Kind::SATURATED)
+            }
+            Trigger::BreakerOpen => kind.code == "breaker-open",
+            Trigger::Status(_) => false,
+        })
+    }
+
+    /// Whether an answer with this status calls for it.
+    pub fn covers_status(&self, status: u16) -> bool {
+        self.on
+            .iter()
+            .any(|trigger| matches!(trigger, Trigger::Status(statuses) if statuses.contains(&status)))
+    }
+}
+
+impl Resort {
+    fn new(
+        rule: &Spanned<ResortRule>,
+        cached: bool,
+        bind: Bind<'_>,
+        build: &Build,
+        issues: &mut Issues,
+    ) -> Option<Resort> {
+        match &rule.value {
+            ResortRule::Stale if !cached => {
+                let issue =
+                    Issue::new(Code::CONFLICT, "there is nothing stale: the route has no cache").at(rule.at);
+                issues.push(issue.help("give the route a `cache`, or leave `stale` out"));
+                None
+            }
+            ResortRule::Stale => Some(Resort::Stale),
+            ResortRule::Upstream(name) => {
+                issues.take(Proxy::to_one(name, rule.at, bind.params, build)).map(Resort::Upstream)
+            }
+            ResortRule::Respond(respond) => {
+                Respond::new(respond, rule.at, bind, build, issues).map(Resort::Respond)
+            }
+        }
+    }
+
+    /// What it is called in the log, in metrics and towards the client.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Resort::Stale => "stale",
+            Resort::Upstream(_) => "upstream",
+            Resort::Respond(_) => "respond",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(words: &[&str]) -> Fallback {
+        let on = words.iter().map(|word| word.parse().unwrap()).collect();
+        Fallback { on, resorts: Vec::new() }
+    }
+
+    #[test]
+    fn each_failure_has_its_word() {
+        for (word, kinds) in [
+            ("connect", &[Kind::CONNECT_FAILED, Kind::CONNECT_TIMEOUT, Kind::TLS_FAILED][..]),
+            ("timeout", &[Kind::CONNECT_TIMEOUT, Kind::UPSTREAM_TIMEOUT]),
+            ("reset", &[Kind::UPSTREAM_CLOSED, Kind::UPSTREAM_INVALID]),
+            ("unavailable", &[Kind::NO_TARGET, Kind::NO_HEALTHY_TARGET, Kind::SATURATED]),
+        ] {
+            let fallback = on(&[word]);
+            let covered = Kind::ALL.iter().filter(|(kind, _)| fallback.covers(*kind)).count();
+            assert_eq!(covered, kinds.len(), "{word}");
+            assert!(kinds.iter().all(|kind| fallback.covers(*kind)), "{word}");
+            assert!(!fallback.covers_status(503), "{word}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_single_or_a_class() {
+        let fallback = on(&["5xx", "404"]);
+        assert_eq!([404, 405, 499, 500, 599].map(|status| fallback.covers_status(status)), [
+            true, false, false, true, true
+        ]);
+        for word in ["200", "600", "3xx", "down", ""] {
+            assert!(word.parse::<Trigger>().is_err(), "{word}");
+        }
+        for word in ["connect", "timeout", "reset", "unavailable", "breaker_open", "4xx", "5xx", "503"] {
+            assert_eq!(word.parse::<Trigger>().unwrap().to_string(), word);
+        }
+    }
+}
