@@ -76,6 +76,7 @@ pub mod listen;
 pub mod upstream;
 pub mod store;
 pub mod cache;
+pub mod compress;
 pub mod auth;
 pub mod build;
 pub mod filters;

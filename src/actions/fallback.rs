@@ -261,9 +261,10 @@ mod tests {
     #[test]
     fn statuses_are_single_or_a_class() {
         let fallback = on(&["5xx", "404"]);
-        assert_eq!([404, 405, 499, 500, 599].map(|status| fallback.covers_status(status)), [
-            true, false, false, true, true
-        ]);
+        assert_eq!(
+            [404, 405, 499, 500, 599].map(|status| fallback.covers_status(status)),
+            [true, false, false, true, true]
+        );
         for word in ["200", "600", "3xx", "down", ""] {
             assert!(word.parse::<Trigger>().is_err(), "{word}");
         }

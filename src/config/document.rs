@@ -5,6 +5,7 @@
 use crate::actions::fallback::FallbackRule;
 use crate::actions::to::To;
 use crate::auth::document::{Guard, Provider};
+use crate::compress::rules::CompressRule;
 use crate::consumer::document::Consumer;
 use crate::filters::auth::rules::Auth;
 use crate::filters::limits::rules::{Backend, Limits, Plan};
@@ -393,6 +394,8 @@ macro_rules! with_inherited {
             pub body: Option<Spanned<OrNone<BodyRule>>>,
             /// What is answered when the upstream fails. `none` turns an inherited one off.
             pub fallback: Option<Spanned<OrNone<FallbackRule>>>,
+            /// Compression of answers. `none` turns an inherited one off. Default: none.
+            pub compress: Option<Spanned<OrNone<CompressRule>>>,
             /// Changes to the request before it goes to the upstream. Header maps are merged by name.
             pub request: Option<Spanned<OrNone<RequestRules>>>,
             /// Changes to the response before it goes to the client. Header maps are merged by name.
@@ -409,6 +412,7 @@ macro_rules! with_inherited {
                     timeouts: self.timeouts.as_ref(),
                     body: self.body.as_ref(),
                     fallback: self.fallback.as_ref(),
+                    compress: self.compress.as_ref(),
                     request: self.request.as_ref(),
                     response: self.response.as_ref(),
                 }
@@ -432,6 +436,8 @@ pub struct Inherited<'a> {
     pub body: Option<&'a Spanned<OrNone<BodyRule>>>,
     /// What is answered when the upstream fails.
     pub fallback: Option<&'a Spanned<OrNone<FallbackRule>>>,
+    /// Compression of answers.
+    pub compress: Option<&'a Spanned<OrNone<CompressRule>>>,
     /// Request changes.
     pub request: Option<&'a Spanned<OrNone<RequestRules>>>,
     /// Response changes.

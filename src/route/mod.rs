@@ -19,6 +19,7 @@ pub use rule::{Part, Rule, precedence};
 pub use table::{Found, Table};
 
 use crate::actions::{Action, Fallback};
+use crate::compress::Compress;
 use crate::filters::Chain;
 use crate::filters::rules::Forwarded;
 use crate::observe::RouteFields;
@@ -47,6 +48,8 @@ pub struct Route {
     pub action: Action,
     /// What is answered when the upstream fails.
     pub fallback: Option<Fallback>,
+    /// Compression of its answers.
+    pub compress: Option<Compress>,
     /// How long to wait for the upstream.
     pub timeouts: Timeouts,
     /// Where the timeouts are written.

@@ -2,6 +2,7 @@
 //! what came from farther away.
 
 use crate::actions::fallback::FallbackRule;
+use crate::compress::rules::CompressRule;
 use crate::config::document::Inherited;
 use crate::filters::auth::rules::Auth;
 use crate::filters::limits::rules::Limits;
@@ -25,6 +26,8 @@ pub struct Effective {
     pub body: Option<Spanned<ByteSize>>,
     /// What is answered when the upstream fails.
     pub fallback: Option<Spanned<FallbackRule>>,
+    /// Compression of answers.
+    pub compress: Option<Spanned<CompressRule>>,
     /// Request rules.
     pub request: Spanned<RequestRules>,
     /// Response rules.
@@ -42,6 +45,7 @@ impl Effective {
                 .map_or(Spanned::built_in(Timeouts::default()), timeouts),
             body: body(nearest(levels, |level| level.body)),
             fallback: nearest(levels, |level| level.fallback).and_then(switched_on),
+            compress: nearest(levels, |level| level.compress).and_then(switched_on),
             request: merged(levels, |level| level.request, merge_request),
             response: merged(levels, |level| level.response, merge_response),
         }

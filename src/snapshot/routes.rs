@@ -2,9 +2,10 @@
 
 use super::inherit::Effective;
 use super::versions::{Variant, Way, variants};
-use crate::actions::{Action, Fallback};
 use crate::actions::to::To;
+use crate::actions::{Action, Fallback};
 use crate::build::{Bind, Build, problem, unknown};
+use crate::compress::Compress;
 use crate::config::document::{Api, Document, Route as Written};
 use crate::filters::auth::rules::Auth;
 use crate::filters::limits::Plans;
@@ -127,8 +128,7 @@ impl<'a> Compiler<'a> {
         let chain = self.chain(one, &effective, bind);
         let Some(action) = Action::new(to, bind, self.build, self.issues) else { return };
         let fallback = effective.fallback.as_ref().filter(|_| action.proxy().is_some());
-        let fallback =
-            fallback.map(|rule| Fallback::new(&rule.value, false, bind, self.build, self.issues));
+        let fallback = fallback.map(|rule| Fallback::new(&rule.value, false, bind, self.build, self.issues));
         self.push(one, pattern.clone(), chain, Answers { action, fallback }, effective);
     }
 
@@ -239,6 +239,7 @@ impl<'a> Compiler<'a> {
             chain,
             action: answers.action,
             fallback: answers.fallback,
+            compress: effective.compress.as_ref().map(|rule| Compress::new(&rule.value)),
             timeouts: effective.timeouts.value,
             timeouts_at: effective.timeouts.at,
             body_max: effective.body.map(|max| max.value.0),

@@ -1,7 +1,7 @@
 //! Shapes that may be written shorter: `none` for "off", one thing for a list of one, a word for a whole map.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::value::{BoolDeserializer, MapAccessDeserializer, StrDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
@@ -39,6 +39,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrNone<T> {
                     return Ok(OrNone::Off);
                 }
                 T::deserialize(StrDeserializer::new(text)).map(OrNone::On)
+            }
+            fn visit_bool<E: Error>(self, word: bool) -> Result<OrNone<T>, E> {
+                T::deserialize(BoolDeserializer::new(word)).map(OrNone::On)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OrNone<T>, A::Error> {
                 T::deserialize(MapAccessDeserializer::new(map)).map(OrNone::On)
