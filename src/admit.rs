@@ -1,12 +1,14 @@
 //! From a request head to its route: who sent it, is it acceptable, where does it belong.
 
 use crate::exchange::{self, Exchange, RequestHead, authority, set_target};
+use crate::filters::cors;
 use crate::listen::connection::Facts;
 use crate::listen::document::RedirectHttps;
 use crate::listen::{Listener, client_address};
 use crate::observe::{Telemetry, TrustIds};
 use crate::reply::{Kind, Problem, Reply};
-use crate::route::{Found, Lookup, Table};
+use crate::route::{Found, Lookup};
+use crate::snapshot::Snapshot;
 use crate::value::{Params, PathError, host_key, normalize};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, LOCATION};
@@ -152,21 +154,25 @@ pub fn find(
     head: &mut RequestHead,
     listener: &Listener,
     number: u16,
-    table: &Table,
+    snapshot: &Snapshot,
 ) -> Result<(u32, Params), Problem> {
     check_size(head, listener)?;
     check_length(head)?;
     normalize_target(head, listener)?;
     let host = host(head)?;
-    let lookup = Lookup {
-        host: host.as_deref(),
-        path: head.uri.path(),
-        query: head.uri.query(),
-        method: &head.method,
-        headers: &head.headers,
-        listener: number,
+    let host = host.as_deref();
+    let look_up = |method: &Method| {
+        let (path, query, headers) = (head.uri.path(), head.uri.query(), &head.headers);
+        snapshot.table.find(&Lookup { host, path, query, method, headers, listener: number })
     };
-    match table.find(&lookup) {
+    // A preflight is for the route of the request that it announces, whose method is another one.
+    if let Some(method) = cors::requested_method(head)
+        && let Found::Route { route, params } = look_up(&method)
+        && snapshot.routes.get(route as usize).is_some_and(|route| route.answers_preflights)
+    {
+        return Ok((route, params));
+    }
+    match look_up(&head.method) {
         Found::Route { route, params } => Ok((route, params)),
         Found::Nothing => Err(Kind::NO_ROUTE.into()),
         Found::MethodNotAllowed(methods) => {

@@ -230,7 +230,7 @@ pub async fn explain(
         explaining.redirected(&head, listener);
         return Ok(explaining.told);
     }
-    let found = admit::find(&mut head, listener, number, &snapshot.table);
+    let found = admit::find(&mut head, listener, number, snapshot);
     explaining.near(&head, number);
     match found {
         Err(problem) => explaining.answered(problem.kind.status, Some(problem.kind.code), None),

@@ -92,6 +92,8 @@ kinds! {
     LIMITS_UNAVAILABLE = 503, 14, "limits-unavailable", "Limits cannot be checked at the moment";
     /// More requests from this address than `limits.flood` lets through.
     FLOOD = 429, 8, "flood", "Too many requests";
+    /// `cors` does not allow the page that asks, by its preflight, to call.
+    ORIGIN_DENIED = 403, 7, "origin-denied", "Pages of this origin may not call";
     /// `ip` rules refuse the client's address.
     IP_DENIED = 403, 7, "ip-denied", "Access from this address is not allowed";
     /// The API is in maintenance.

@@ -8,6 +8,7 @@ use crate::auth::document::{Guard, Provider};
 use crate::compress::rules::CompressRule;
 use crate::consumer::document::Consumer;
 use crate::filters::auth::rules::Auth;
+use crate::filters::cors::rules::CorsRules;
 use crate::filters::limits::rules::{Backend, Limits, Plan};
 use crate::filters::rules::{BodyRule, IpRules, Maintenance, RequestRules, ResponseRules, Timeouts};
 use crate::listen::document::{ProxyProtocol, RedirectHttps};
@@ -386,6 +387,8 @@ macro_rules! with_inherited {
             pub auth: Option<Spanned<Auth>>,
             /// How often: one limit or several, which are decided together. `none` turns inherited ones off.
             pub limits: Option<Spanned<Limits>>,
+            /// Pages of other origins that may call (CORS). `none` turns an inherited rule off.
+            pub cors: Option<Spanned<OrNone<CorsRules>>>,
             /// Client addresses that are let in or refused. `none` turns an inherited rule off.
             pub ip: Option<Spanned<OrNone<IpRules>>>,
             /// How long to wait for the upstream.
@@ -408,6 +411,7 @@ macro_rules! with_inherited {
                 Inherited {
                     auth: self.auth.as_ref(),
                     limits: self.limits.as_ref(),
+                    cors: self.cors.as_ref(),
                     ip: self.ip.as_ref(),
                     timeouts: self.timeouts.as_ref(),
                     body: self.body.as_ref(),
@@ -428,6 +432,8 @@ pub struct Inherited<'a> {
     pub auth: Option<&'a Spanned<Auth>>,
     /// How often.
     pub limits: Option<&'a Spanned<Limits>>,
+    /// Pages of other origins.
+    pub cors: Option<&'a Spanned<OrNone<CorsRules>>>,
     /// Client addresses.
     pub ip: Option<&'a Spanned<OrNone<IpRules>>>,
     /// Timeouts.

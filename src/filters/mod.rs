@@ -5,6 +5,7 @@
 
 pub mod auth;
 mod body;
+pub mod cors;
 mod headers;
 mod ip;
 pub mod limits;
@@ -22,6 +23,7 @@ use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::reply::{Problem, Reply};
 use crate::value::{At, ByteSize, Issues, Spanned};
 use auth::rules::Auth;
+use cors::rules::CorsRules;
 use limits::Plans;
 use limits::rules::{HeaderStyle, Limits};
 use rules::{IpRules, Maintenance, RequestRules, ResponseRules};
@@ -91,6 +93,8 @@ pub struct Settings<'a> {
     pub plans: &'a Plans,
     /// Which header fields tell clients of their limits.
     pub limit_fields: HeaderStyle,
+    /// Pages of other origins.
+    pub cors: Option<Spanned<&'a CorsRules>>,
     /// Address rules.
     pub ip: Option<Spanned<&'a IpRules>>,
     /// Maintenance of the API.
@@ -138,6 +142,7 @@ type Maker = fn(&Settings<'_>, &mut Issues) -> Option<Made>;
 
 /// THE LIST: every step in the order in which requests pass it, and what it is for.
 pub const STEPS: &[(&str, Maker, &str)] = &[
+    (cors::NAME, cors::make, "answers preflights and tells browsers which pages may read answers"),
     (ip::NAME, ip::make, "refuses client addresses (403)"),
     (maintenance::NAME, maintenance::make, "answers 503 while the API is in maintenance"),
     (limits::BY_ADDRESS, limits::make_by_address, "refuses addresses that call too often (429)"),

@@ -72,6 +72,11 @@ pub struct ResponseRules {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderRules {
+    /// For responses: `secure` sets, where the upstream does not, what browsers ask of a careful site
+    /// (`Strict-Transport-Security` over TLS, `X-Content-Type-Options`, `X-Frame-Options`, `Referrer-Policy`,
+    /// `Cross-Origin-Opener-Policy`) and removes `Server` and `X-Powered-By`. Names that other rules here name are left to
+    /// them.
+    pub preset: Option<Spanned<Preset>>,
     /// Fields to remove.
     #[serde(default)]
     pub remove: Vec<HeaderKey>,
@@ -87,6 +92,14 @@ pub struct HeaderRules {
     /// Fields to add; what was there stays.
     #[serde(default)]
     pub add: Map<Spanned<Template>, HeaderKey>,
+}
+
+/// A set of rules for header fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// What browsers ask of a careful site.
+    Secure,
 }
 
 /// How the path is rewritten; one of these.

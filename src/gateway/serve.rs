@@ -165,7 +165,7 @@ impl Context {
         let found = match admit::is_redirected(&self.exchange, listener) {
             true => admit::check_redirected(&parts, listener).map(|()| None),
             false => admit::check_direction(&parts, &facts, listener)
-                .and_then(|()| admit::find(&mut parts, listener, facts.listener, &self.snapshot.table))
+                .and_then(|()| admit::find(&mut parts, listener, facts.listener, &self.snapshot))
                 .map(Some),
         };
         *head = parts.into();

@@ -54,6 +54,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Where the timeouts are written.
     pub timeouts_at: At,
+    /// Whether it answers for browsers that ask if they may use one of its methods.
+    pub answers_preflights: bool,
     /// Most bytes of a request body.
     pub body_max: Option<u64>,
     /// Which headers tell the upstream of the client.

@@ -5,6 +5,7 @@ use crate::actions::fallback::FallbackRule;
 use crate::compress::rules::CompressRule;
 use crate::config::document::Inherited;
 use crate::filters::auth::rules::Auth;
+use crate::filters::cors::rules::CorsRules;
 use crate::filters::limits::rules::Limits;
 use crate::filters::rules::{BodyRule, HeaderRules, IpRules, RequestRules, ResponseRules};
 use crate::filters::{DEFAULT_MAX, rules};
@@ -18,6 +19,8 @@ pub struct Effective {
     pub auth: Option<Spanned<Auth>>,
     /// Limits, and how many levels below `defaults` they are written: 0, 1 for an API, 2 for a route.
     pub limits: Option<(usize, Spanned<Limits>)>,
+    /// Pages of other origins.
+    pub cors: Option<Spanned<CorsRules>>,
     /// Address rules.
     pub ip: Option<Spanned<IpRules>>,
     /// Timeouts.
@@ -40,6 +43,7 @@ impl Effective {
         Effective {
             auth: nearest(levels, |level| level.auth).cloned(),
             limits: limits(levels),
+            cors: nearest(levels, |level| level.cors).and_then(switched_on),
             ip: nearest(levels, |level| level.ip).and_then(switched_on),
             timeouts: nearest(levels, |level| level.timeouts)
                 .map_or(Spanned::built_in(Timeouts::default()), timeouts),
@@ -136,6 +140,7 @@ fn merge_headers(mut far: HeaderRules, near: HeaderRules) -> HeaderRules {
         map.0.retain(|(key, _)| unsaid(&key.value));
     }
     HeaderRules {
+        preset: near.preset.or(far.preset),
         remove: joined(far.remove, near.remove),
         rename: Map(joined(far.rename.0, near.rename.0)),
         default: joined_map(far.default, near.default),

@@ -8,8 +8,8 @@ use super::built_in_entry;
 use crate::value::Spanned;
 
 /// The inherited settings.
-const INHERITED: [&str; 9] =
-    ["auth", "limits", "ip", "timeouts", "body", "fallback", "compress", "request", "response"];
+const INHERITED: [&str; 10] =
+    ["auth", "limits", "cors", "ip", "timeouts", "body", "fallback", "compress", "request", "response"];
 
 /// Those that are put together key by key, header maps by name. Of the others, the nearest one holds.
 const MERGED: [&str; 2] = ["request", "response"];
@@ -18,7 +18,7 @@ const MERGED: [&str; 2] = ["request", "response"];
 const NEVER_ABSENT: [&str; 3] = ["timeouts", "body", "request"];
 
 /// Header rules in the order in which they are applied.
-const HEADER_RULES: [&str; 5] = ["remove", "rename", "default", "set", "add"];
+const HEADER_RULES: [&str; 6] = ["preset", "remove", "rename", "default", "set", "add"];
 
 /// The same tree with everything inherited in its routes and nowhere else, versions unfolded.
 pub(super) fn routes(tree: &Node) -> Node {
