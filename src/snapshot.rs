@@ -6,6 +6,7 @@ mod counting;
 mod inherit;
 mod listeners;
 mod routes;
+mod unchanged;
 mod upstreams;
 mod versions;
 
@@ -41,6 +42,7 @@ use routes::Compiler;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use unchanged::Origin;
 
 /// Headers whose values never reach a log.
 const SECRET_HEADERS: &[&str] =
@@ -73,6 +75,8 @@ pub struct Snapshot {
     pub providers: Vec<Arc<Named>>,
     /// Keys of issuers that are fetched, by the provider's name.
     pub fetched_keys: Vec<(Arc<str>, Arc<Jwks>)>,
+    /// What providers were made from, by name, so that a reload knows which ones go on.
+    origins: Vec<(Arc<str>, Origin)>,
     /// What guards each listener against guessing.
     pub guards: Arc<[Option<Arc<Guard>>]>,
     /// The counters of other nodes, and what they are made from.
@@ -270,6 +274,7 @@ impl Snapshot {
             consumers,
             providers,
             fetched_keys: identity.fetched,
+            origins: identity.origins,
             guards,
             redis: counting.redis,
             fast: counting.fast,

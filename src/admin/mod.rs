@@ -329,6 +329,9 @@ impl App {
             self.state.running.shared.memory.evicted(),
         );
         metrics.certificates(&certificates(&snapshot.listeners));
+        let providers = snapshot.providers.iter();
+        let remembered: Vec<_> = providers.map(|named| (&*named.name, named.provider.remembered())).collect();
+        metrics.remembered(&remembered);
         for (provider, keys) in &snapshot.fetched_keys {
             let counters = keys.counters();
             let failed = counters.failures();

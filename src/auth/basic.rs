@@ -151,6 +151,10 @@ impl Provider for Basic {
         &self.forward
     }
 
+    fn remembered(&self) -> usize {
+        self.right.len()
+    }
+
     fn hide(&self, head: &mut RequestHead) {
         if self.hide && head.headers.get_all(AUTHORIZATION).iter().any(|value| basic(value).is_some()) {
             head.headers.remove(AUTHORIZATION);

@@ -107,6 +107,10 @@ impl Provider for ClientCerts {
     fn forwards(&self) -> &[HeaderName] {
         &self.fields
     }
+
+    fn remembered(&self) -> usize {
+        self.known.read().len()
+    }
 }
 
 fn refusal(why: &'static str, detail: &'static str) -> Refusal {

@@ -58,6 +58,16 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
         (Instant::now() < entry.until).then(|| entry.value.clone())
     }
 
+    /// Number of answers that are remembered, run out or not.
+    pub fn len(&self) -> usize {
+        self.answers.lock().len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Forgets everything that is remembered.
     pub fn forget(&self) {
         self.answers.lock().clear();

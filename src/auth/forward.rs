@@ -175,6 +175,10 @@ impl Provider for Forward {
     fn forwards(&self) -> &[HeaderName] {
         &self.asker.copy
     }
+
+    fn remembered(&self) -> usize {
+        self.cache.as_ref().map_or(0, |cache| cache.len())
+    }
 }
 
 impl Asker {

@@ -40,7 +40,7 @@ impl<K: Copy + Eq + Hash, V> Generations<K, V> {
         (self.young, self.old) = (HashMap::default(), HashMap::default());
     }
 
-    #[cfg(test)]
+    /// Number of values.
     pub(super) fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }

@@ -137,6 +137,10 @@ impl Provider for Introspection {
         self.asker.forward.names()
     }
 
+    fn remembered(&self) -> usize {
+        self.answers.len()
+    }
+
     fn hide(&self, head: &mut RequestHead) {
         self.from.hide(head, self.hide);
     }

@@ -64,6 +64,11 @@ pub trait Provider: Send + Sync {
         Vec::new()
     }
 
+    /// How many credentials it remembers, so that it need not prove them again; some may have run out.
+    fn remembered(&self) -> usize {
+        0
+    }
+
     /// Waits until requests can be checked, but not longer than the time given; `true` when they can.
     fn warm(&self, _within: std::time::Duration) -> Waiting<'_, bool> {
         Box::pin(async { true })

@@ -383,6 +383,7 @@ mod tests {
             ("tollgate_upstream_request_duration_seconds", "histogram"),
             ("tollgate_upstream_target_up", "gauge"),
             ("tollgate_auth_decisions_total", "counter"),
+            ("tollgate_auth_remembered", "gauge"),
             ("tollgate_flood_refused_total", "counter"),
             ("tollgate_jwks_age_seconds", "gauge"),
             ("tollgate_jwks_fetches_total", "counter"),

@@ -1,5 +1,6 @@
 //! Who may call and how often, as far as it is the same for all routes: consumers, providers, guards, counters.
 
+use super::unchanged::{Origin, Origins};
 use super::{Shared, Snapshot};
 use crate::auth::api_key::{ApiKeys, Key};
 use crate::auth::basic::Basic;
@@ -22,14 +23,16 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Largest CA bundle.
-const MAX_PEM: u64 = 1 << 20;
+/// Largest CA bundle, and the most that is looked at of any file a provider names.
+pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// What identity needs beyond the step that asks for it.
 pub(super) struct Identity {
     pub(super) access: Access,
     /// Keys that are fetched, by the provider's name.
     pub(super) fetched: Vec<(Arc<str>, Arc<Jwks>)>,
+    /// What the providers were made from, by name.
+    pub(super) origins: Vec<(Arc<str>, Origin)>,
 }
 
 /// Builds it; what is wrong is reported.
@@ -43,18 +46,24 @@ pub(super) fn build(
     let document = &loaded.document;
     let (consumers, keys) = consumers(document, issues);
     let mut making = Making { loaded, shared, running, issues, consumers, keys, fetched: Vec::new() };
-    let mut providers = Vec::new();
+    let (mut providers, mut origins) = (Vec::new(), Vec::new());
+    let all = Origins::new(loaded);
     for (name, written) in document.auth.iter() {
         if name.as_str() == "public" {
             let issue = Issue::new(Code::CONFLICT, "a provider cannot be called `public`").at(name.at);
             making.issues.push(issue.help("`auth: public` lets everybody in"));
         }
+        let origin = all.of(name, written);
+        // Made in any case: what is wrong with it is told at every reload.
         let made = making.provider(name, written);
         let made = making.issues.take(made);
-        let named = made.map(|provider| {
-            let metrics = shared.metrics.provider(name.as_str());
-            Arc::new(Named { name: name.as_str().into(), provider, metrics })
+        let called: Arc<str> = name.as_str().into();
+        let named = made.map(|made| {
+            let provider = origin.and_then(|origin| making.unchanged(&called, origin)).unwrap_or(made);
+            let metrics = shared.metrics.provider(&called);
+            Arc::new(Named { name: called.clone(), provider, metrics })
         });
+        origins.extend(origin.map(|origin| (called, origin)));
         providers.push((name.value.clone(), named));
     }
     let mut forwards: Vec<_> = providers
@@ -73,7 +82,7 @@ pub(super) fn build(
         guards: guards(document, running),
         counters,
     };
-    Identity { access, fetched: making.fetched }
+    Identity { access, fetched: making.fetched, origins }
 }
 
 /// Consumers by everything they are called, and all their keys.
@@ -128,6 +137,22 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
+    /// The running provider of this name, if it was made from the same; the keys it fetches go on with it.
+    fn unchanged(&mut self, called: &Arc<str>, origin: Origin) -> Option<Arc<dyn Provider>> {
+        let running = self.running?;
+        if !running.origins.iter().any(|(name, of)| name == called && *of == origin) {
+            return None;
+        }
+        let named = running.providers.iter().find(|named| named.name == *called)?;
+        let fetched = running.fetched_keys.iter().find(|(name, _)| name == called);
+        if let (Some((_, keys)), Some((_, made))) =
+            (fetched, self.fetched.iter_mut().find(|(name, _)| name == called))
+        {
+            made.clone_from(keys);
+        }
+        Some(named.provider.clone())
+    }
+
     fn provider(&mut self, name: &Spanned<Name>, written: &Written) -> Result<Arc<dyn Provider>, Issue> {
         let called: Arc<str> = name.as_str().into();
         Ok(match written {
@@ -236,7 +261,7 @@ impl Making<'_> {
     }
 
     fn ca(&self, ca: Option<&Spanned<PathBuf>>) -> Result<Option<Arc<[u8]>>, Issue> {
-        ca.map(|ca| read_file(&self.loaded.base, ca, MAX_PEM).map(Into::into)).transpose()
+        ca.map(|ca| read_file(&self.loaded.base, ca, MAX_FILE).map(Into::into)).transpose()
     }
 }
 

@@ -4,6 +4,7 @@ mod asked;
 mod explained;
 mod guard;
 mod keys;
+mod reloaded;
 mod requests;
 mod secrets;
 mod tokens;

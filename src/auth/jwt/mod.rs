@@ -237,6 +237,10 @@ impl Provider for Jwt {
         self.keys.tasks()
     }
 
+    fn remembered(&self) -> usize {
+        self.cache.len()
+    }
+
     fn warm(&self, within: Duration) -> Waiting<'_, bool> {
         self.keys.warm(within)
     }

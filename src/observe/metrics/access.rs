@@ -7,6 +7,7 @@ use prometheus::{Error, Gauge, IntCounter, IntGauge};
 /// Metrics of identity and limits.
 pub(super) struct AccessFamilies {
     auth: Family<IntCounter>,
+    remembered: Family<IntGauge>,
     limits: Family<IntCounter>,
     backend_errors: Family<IntCounter>,
     redis_up: IntGauge,
@@ -24,6 +25,11 @@ impl AccessFamilies {
                 "tollgate_auth_decisions_total",
                 "Decisions about who calls: accepted, refused, unavailable, answered, and nobody where there was no credential.",
                 &["provider", "result"],
+            )?,
+            remembered: to.gauges(
+                "tollgate_auth_remembered",
+                "Credentials that a provider remembers and need not prove again.",
+                &["provider"],
             )?,
             limits: to.counters(
                 "tollgate_limit_decisions_total",
@@ -128,6 +134,7 @@ impl Metrics {
     pub(crate) fn touch_access(&self) {
         self.limit("scope", "policy").decided(true);
         self.provider("provider").decided(AuthResult::Accepted);
+        self.remembered(&[("provider", 1)]);
         self.flood("listener").inc();
         self.keys("provider", KeyFacts { age: Some(0.0), fetched: 1, failed: 0 });
         self.redis(true, [("timeout", 1)]);
@@ -148,6 +155,15 @@ impl Metrics {
             unavailable: series("unavailable"),
             answered: series("answered"),
             nobody: series("nobody"),
+        }
+    }
+
+    /// Tells how many credentials each provider remembers. Other providers are forgotten.
+    pub fn remembered(&self, all: &[(&str, usize)]) {
+        let remembered = &self.families.access.remembered;
+        remembered.retain(|labels| all.iter().any(|(provider, _)| matches!(labels, [of] if of == provider)));
+        for (provider, number) in all {
+            remembered.series(&[provider]).set(i64::try_from(*number).unwrap_or(i64::MAX));
         }
     }
 
