@@ -36,7 +36,7 @@ def add_arguments(parser):
 
 def require(*programs):
     """Fails early, with the way to get it, when a program is missing."""
-    packages = {"nginx": "nginx-light", "taskset": "util-linux"}
+    packages = {"nginx": "nginx-light", "taskset": "util-linux", "varnishd": "varnish"}
     for program in map(str, programs):
         if shutil.which(program) is None:
             hint = "cargo build --release --bins --examples" if "/" in program else \
@@ -72,9 +72,8 @@ class Server:
         self.pid = process.pid
 
     def cpu_seconds(self):
-        """User and system time so far, of all threads."""
-        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """User and system time so far, of all threads, and of the processes that it has started and still has."""
+        return sum(cpu_seconds(pid) for pid in [self.pid, *children(self.pid)])
 
     def rss_kib(self):
         """Resident memory now, in KiB."""
@@ -82,6 +81,17 @@ class Server:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1])
         return 0
+
+
+def cpu_seconds(pid):
+    """User and system time of one process so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def children(pid):
+    """The processes that a process has started, and still has."""
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Lab(contextlib.ExitStack):
@@ -123,6 +133,13 @@ class Lab(contextlib.ExitStack):
             f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; sendfile on; tcp_nopush on;\n"
             f"open_file_cache max=100; client_max_body_size 0;\n{temporary}{http}\n}}\n")
         return self.start(name, address, ["nginx", "-p", home, "-c", home / "nginx.conf"], core)
+
+    def varnish(self, upstream, address, core=None):
+        """Starts Varnish with a cache in memory; what its upstream says nothing about is kept for an hour."""
+        home = self.dir / "varnish"
+        home.mkdir()
+        return self.start("varnish", address, ["varnishd", "-j", "none", "-F", "-n", home, "-a", address, "-b", upstream,
+                                               "-T", "none", "-s", "malloc,256m", "-p", "default_ttl=3600"], core)
 
     def tollgate(self, binary, config, address, name="tollgate", core=None, wrapper=()):
         """Starts tollgate with `config`, a document as Python data (JSON is YAML)."""
