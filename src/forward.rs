@@ -8,8 +8,9 @@ use crate::reply::Kind;
 use crate::upstream::Target;
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use smallvec::SmallVec;
@@ -237,6 +238,32 @@ fn strip_answer(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
+}
+
+/// Removes from trailers what has no business there: fields that say how a message is framed, where it goes or how it is to be
+/// read (RFC 9110 section 6.5.1). Whoever merges trailers with the head must not be led astray by them.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let misplaced: Vec<HeaderName> =
+        trailers.keys().filter(|name| is_misplaced(name)).cloned().collect();
+    for name in misplaced {
+        trailers.remove(name);
+    }
+}
+
+fn is_misplaced(name: &HeaderName) -> bool {
+    const OF_HEADS: [HeaderName; 10] = [
+        HOST,
+        TRAILER,
+        AUTHORIZATION,
+        SET_COOKIE,
+        CACHE_CONTROL,
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        CONTENT_RANGE,
+        CONNECTION,
+        WWW_AUTHENTICATE,
+    ];
+    FRAMING.contains(name) || is_hop_by_hop(name) || OF_HEADS.contains(name)
 }
 
 /// The protocol that a client may change to.

@@ -132,9 +132,6 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
-        if !ctx.is_relayed(session) {
-            return Ok(true);
-        }
         ctx.relay(session).await.map(|()| false)
     }
 

@@ -1,16 +1,16 @@
-//! Proxying by ourselves: a request to a target that speaks HTTP/1.1 in cleartext, whatever the client speaks.
+//! Proxying: a request to a target and its answer, whatever the client and the target speak.
 //!
 //! The engine would do it too, for several times the work (see [`http1`](crate::upstream::http1)), and with one timeout for
-//! the head of an answer and the pauses within. Everything else stays with it: TLS, HTTP/2 and gRPC upstreams.
+//! the head of an answer and the pauses within.
 
 use super::Context;
-use crate::exchange::RequestHead;
+use crate::exchange::{RequestHead, has_token};
 use crate::forward;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
-use crate::upstream::http1::{Connection, Event, Fault, Framing, Part, Pool};
+use crate::upstream::{Conversation, Event, Fault, Framing, Outgoing, Part, Pool, Unreached};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Version};
 use pingora::Error;
 use pingora::protocols::http::HttpTask;
@@ -18,7 +18,6 @@ use pingora::proxy::Session;
 use pingora::time::timeout;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -39,13 +38,16 @@ enum Happened {
     Client(pingora::Result<Option<Bytes>>),
 }
 
-impl Context {
-    /// Whether a request that the engine serves is relayed here. It keeps the client's connection, so upgrades are its own.
-    pub(super) fn is_relayed(&self, session: &Session) -> bool {
-        let pool = self.attempts.lease().and_then(|lease| lease.target().http1());
-        pool.is_some() && !session.cache.enabled() && !session.is_upgrade_req()
-    }
+/// Whose turn it is.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// Whether the client has sent its whole request.
+    asked: bool,
+    /// Whether the client is listened to before the target.
+    client_first: bool,
+}
 
+impl Context {
     /// Has the request answered by a target: by the first one, or by another one where nothing can have happened yet.
     ///
     /// # Errors
@@ -54,23 +56,24 @@ impl Context {
         let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
         loop {
             let lease = self.attempts.hold(&route, &mut self.exchange);
-            let pool = lease.and_then(|lease| lease.target().http1().cloned().ok_or(Kind::INTERNAL));
+            let pool = lease.map(|lease| lease.target().pool().clone());
             let pool = pool.map_err(|kind| self.refuse(kind))?;
-            let request = match self.outgoing(session) {
+            // Only HTTP/1.1 changes protocols; to others the request is one that asks for nothing (RFC 9110 section 7.8).
+            let upgrade = self.websocket && pool.has_http1();
+            let request = match self.outgoing(session, upgrade) {
                 Ok(request) => request,
                 Err(problem) => return Err(self.give_up(&route, problem)),
             };
-            let Some(mut connection) = self.connection(&route, &pool).await? else { continue };
-            connection.begin(&request.0, request.1);
-            drop(request);
-            if self.websocket {
-                connection.offer(forward::WEBSOCKET);
+            let Some(mut target) = self.connection(&route, &pool, upgrade).await? else { continue };
+            target.begin(request);
+            if upgrade {
+                target.offer(forward::WEBSOCKET);
             }
-            match self.converse(session, &mut connection, &route).await {
+            match self.converse(session, &mut target, &route).await {
                 Ok(()) => {
-                    match connection.is_switched() {
-                        true => self.switched = connection.switched().map(Box::new),
-                        false => pool.put(connection),
+                    match target.is_switched() {
+                        true => self.switched = target.switched().map(Box::new),
+                        false => pool.put(target),
                     }
                     return Ok(());
                 }
@@ -80,7 +83,10 @@ impl Context {
                     return Err(error);
                 }
                 Err(End::Target(kind)) => {
-                    let again = self.may_repeat(session, &connection, kind);
+                    if kind == Kind::UPSTREAM_TIMEOUT {
+                        target.doubt();
+                    }
+                    let again = self.may_repeat(session, &target, kind);
                     self.attempts.failed(&route, &mut self.exchange, kind);
                     if !again {
                         return Err(self.refuse(kind));
@@ -91,19 +97,24 @@ impl Context {
     }
 
     /// A connection that was kept, or a new one; `None` when there was none to be had here, but may be elsewhere.
-    async fn connection(&mut self, route: &Route, pool: &Arc<Pool>) -> pingora::Result<Option<Connection>> {
-        if let Some(connection) = pool.take() {
+    async fn connection(
+        &mut self,
+        route: &Route,
+        pool: &Pool,
+        http1: bool,
+    ) -> pingora::Result<Option<Conversation>> {
+        if let Some(target) = pool.take(http1) {
             self.exchange.tries.connect = Some(Duration::ZERO);
-            return Ok(Some(connection));
+            return Ok(Some(target));
         }
-        let kind = match tokio::time::timeout(route.timeouts.connect, pool.connect()).await {
-            Ok(Ok(connection)) => {
+        let kind = match tokio::time::timeout(route.timeouts.connect, pool.connect(http1)).await {
+            Ok(Ok(target)) => {
                 let tries = &mut self.exchange.tries;
                 tries.connect = tries.began.map(|began| began.elapsed());
-                return Ok(Some(connection));
+                return Ok(Some(target));
             }
-            Ok(Err(error)) if error.kind() != std::io::ErrorKind::TimedOut => Kind::CONNECT_FAILED,
-            _ => Kind::CONNECT_TIMEOUT,
+            Ok(Err(unreached)) => unreached.into(),
+            Err(_) => Kind::CONNECT_TIMEOUT,
         };
         self.attempts.failed(route, &mut self.exchange, kind);
         // Nothing was sent, so every method may try another target.
@@ -113,15 +124,19 @@ impl Context {
         }
     }
 
-    /// A connection that was kept may have been closed while the request was on its way (RFC 9112 section 9.3.1). Only then,
-    /// and only when nothing came back, can the target not have acted on it.
-    fn may_repeat(&self, session: &Session, connection: &Connection, kind: Kind) -> bool {
+    /// Whether the request may be sent again: what was sent of its body is still there, and the target cannot have acted on
+    /// it.
+    fn may_repeat(&self, session: &Session, target: &Conversation, kind: Kind) -> bool {
         kind == Kind::UPSTREAM_CLOSED
-            && connection.is_used()
-            && !connection.is_heard()
-            && self.sent_idempotent
+            && (target.is_untouched() || self.went_nowhere(target))
             && !session.as_ref().retry_buffer_truncated()
             && self.attempts.may_go_on(&self.exchange)
+    }
+
+    /// A connection that was kept may have been closed while the request was on its way (RFC 9112 section 9.3.1). Only then,
+    /// and only when nothing came back, can the target not have acted on it.
+    fn went_nowhere(&self, target: &Conversation) -> bool {
+        target.is_used() && !target.is_heard() && self.sent_idempotent
     }
 
     /// Ends an attempt that was not made: the request cannot be sent as it is.
@@ -134,27 +149,30 @@ impl Context {
     async fn converse(
         &mut self,
         session: &mut Session,
-        connection: &mut Connection,
+        target: &mut Conversation,
         route: &Route,
     ) -> Result<(), End> {
-        let mut asked = session.as_mut().is_body_done();
-        self.begin_body(session, connection, &mut asked).await?;
-        while !(connection.is_over() || asked && connection.is_answered()) {
-            let wait = self.limit(connection, asked, session, route);
-            let happened = happens(session, connection, asked);
+        let mut turn = Turn { asked: session.as_mut().is_body_done(), client_first: false };
+        self.begin_body(session, target, &mut turn.asked).await?;
+        while !(target.is_over() || turn.asked && target.is_answered()) {
+            let wait = self.limit(target, turn.asked, session, route);
+            let happened = happens(session, target, turn);
             let happened = match wait {
-                Some(limit) => {
-                    timeout(limit, happened).await.map_err(|_| End::Target(Kind::UPSTREAM_TIMEOUT))?
-                }
+                Some((limit, late)) => timeout(limit, happened).await.map_err(|_| End::Target(late))?,
                 None => happened.await,
             };
+            turn.client_first = false;
             match happened {
                 Happened::Target(Ok(Event::Sent | Event::Switched)) => {}
-                Happened::Target(Ok(Event::Part(part))) => self.pass_on(session, connection, part).await?,
+                Happened::Target(Ok(Event::Part(part))) => {
+                    // A target that says much must not keep the client from saying something.
+                    turn.client_first = !turn.asked;
+                    self.pass_on(session, target, part).await?;
+                }
                 Happened::Target(Err(fault)) => return Err(fault.into()),
-                Happened::Client(Ok(_)) if asked => {}
+                Happened::Client(Ok(_)) if turn.asked => {}
                 Happened::Client(Ok(piece)) => {
-                    asked = self.pass_body(session, connection, piece)?;
+                    turn.asked = self.pass_body(session, target, piece)?;
                 }
                 Happened::Client(Err(error)) => return Err(End::Client(error.into_down())),
             }
@@ -162,29 +180,36 @@ impl Context {
         Ok(())
     }
 
-    /// How long to wait for what happens next; the client's own silence is told by its session.
+    /// How long to wait for what happens next, and whose fault it is if nothing does.
     fn limit(
         &self,
-        connection: &Connection,
+        target: &Conversation,
         asked: bool,
         session: &Session,
         route: &Route,
-    ) -> Option<Duration> {
-        if connection.is_sending() {
-            return Some(route.timeouts.idle);
+    ) -> Option<(Duration, Kind)> {
+        let quiet = if self.stream.is_some() { route.timeouts.stream_idle } else { route.timeouts.idle };
+        if target.is_sending() {
+            return Some((quiet, Kind::UPSTREAM_TIMEOUT));
         }
-        let began = session.as_ref().response_written().is_some();
-        asked.then_some(match (began, &self.stream) {
-            (false, _) => route.timeouts.response,
-            (true, None) => route.timeouts.idle,
-            (true, Some(_)) => route.timeouts.stream_idle,
+        if asked {
+            let began = session.as_ref().response_written().is_some();
+            let limit = if began { quiet } else { route.timeouts.response };
+            return Some((limit, Kind::UPSTREAM_TIMEOUT));
+        }
+        // The silence of an HTTP/1.1 client is told by its session, which in HTTP/2 has no such limit.
+        session.as_ref().is_http2().then(|| match is_grpc(session.req_header()) {
+            // Both sides of a call may have nothing to say for long.
+            true => (route.timeouts.stream_idle, Kind::CLIENT_TIMEOUT),
+            false => (quiet, Kind::CLIENT_TIMEOUT),
         })
     }
 
     /// Makes the head of an attempt.
-    fn outgoing(&mut self, session: &mut Session) -> Result<(RequestHead, Framing), Problem> {
+    fn outgoing(&mut self, session: &mut Session, upgrade: bool) -> Result<Outgoing, Problem> {
         let request: &RequestHead = session.req_header();
         let mut head = request.clone();
+        let trailers = request.version == Version::HTTP_2 && has_token(&request.headers, &TE, "trailers");
         head.version = Version::HTTP_11;
         forward::strip_request(&mut head)?;
         // What was asked for in the target's own authority counts (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
@@ -193,7 +218,7 @@ impl Context {
             head.headers.insert(HOST, host);
         }
         self.prepare(request, &mut head)?;
-        if self.websocket {
+        if upgrade {
             forward::ask_for_websocket(&mut head);
         }
         self.sent_idempotent = head.method.is_idempotent();
@@ -201,14 +226,14 @@ impl Context {
         self.body_left = self.body_max();
         self.exchange.bytes_in = 0;
         let framing = request_framing(&mut head.headers, session.as_mut().is_body_empty())?;
-        Ok((head, framing))
+        Ok(Outgoing { head, framing, trailers })
     }
 
     /// What there is of the body already goes out with the head: what an attempt before has read, or what has come by now.
     async fn begin_body(
         &mut self,
         session: &mut Session,
-        connection: &mut Connection,
+        target: &mut Conversation,
         asked: &mut bool,
     ) -> Result<(), End> {
         if session.as_mut().is_body_empty() {
@@ -221,7 +246,7 @@ impl Context {
             None => at_once(session.downstream_session.read_body_or_idle(false)).await,
         };
         match piece {
-            Some(Ok(piece)) => *asked = self.pass_body(session, connection, piece)?,
+            Some(Ok(piece)) => *asked = self.pass_body(session, target, piece)?,
             Some(Err(error)) => return Err(End::Client(error.into_down())),
             None => {}
         }
@@ -232,12 +257,12 @@ impl Context {
     fn pass_body(
         &mut self,
         session: &mut Session,
-        connection: &mut Connection,
+        target: &mut Conversation,
         piece: Option<Bytes>,
     ) -> Result<bool, End> {
         let end = piece.is_none() || session.as_mut().is_body_done();
         self.take_body(piece.as_ref()).map_err(End::Client)?;
-        connection.send(piece.unwrap_or_default(), end)?;
+        target.send(piece.unwrap_or_default(), end)?;
         Ok(end)
     }
 
@@ -245,7 +270,7 @@ impl Context {
     async fn pass_on(
         &mut self,
         session: &mut Session,
-        connection: &mut Connection,
+        target: &mut Conversation,
         part: Part,
     ) -> Result<(), End> {
         let mut tasks = Vec::with_capacity(2);
@@ -262,9 +287,14 @@ impl Context {
                     tasks.push(HttpTask::Header(Box::new(head.into()), end));
                 }
                 Part::Body(piece, end) => tasks.push(HttpTask::Body(Some(piece), end)),
+                // To a client over HTTP/1.1 they are left out by the engine, which is allowed (RFC 9110 section 6.5.1).
+                Part::Trailers(mut trailers) => {
+                    forward::strip_trailers(&mut trailers);
+                    tasks.push(HttpTask::Trailer(Some(Box::new(trailers))));
+                }
             }
             if tasks.len() < PARTS {
-                match connection.buffered() {
+                match target.buffered() {
                     Ok(part) => next = part,
                     Err(found) => fault = Some(found),
                 }
@@ -304,28 +334,50 @@ fn frame(head: &mut crate::exchange::ResponseHead, end: bool) {
     }
 }
 
+impl From<Unreached> for Kind {
+    fn from(unreached: Unreached) -> Kind {
+        match unreached {
+            Unreached::Failed => Kind::CONNECT_FAILED,
+            Unreached::TimedOut => Kind::CONNECT_TIMEOUT,
+            Unreached::Tls => Kind::TLS_FAILED,
+            Unreached::OtherProtocol => Kind::UPSTREAM_INVALID,
+        }
+    }
+}
+
 impl From<Fault> for End {
     fn from(fault: Fault) -> End {
         End::Target(match fault {
             Fault::Closed => Kind::UPSTREAM_CLOSED,
             Fault::Invalid(_) => Kind::UPSTREAM_INVALID,
-            Fault::Length => Kind::BAD_REQUEST,
+            Fault::Length | Fault::Unsayable => Kind::BAD_REQUEST,
         })
     }
 }
 
+/// Whether the request is a call that may be a conversation (gRPC).
+fn is_grpc(request: &RequestHead) -> bool {
+    request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
 /// Waits for what happens next, at the target or at the client.
-async fn happens(session: &mut Session, connection: &mut Connection, asked: bool) -> Happened {
-    let sending = connection.is_sending();
-    let mut client = pin!(session.downstream_session.read_body_or_idle(asked));
+async fn happens(session: &mut Session, target: &mut Conversation, turn: Turn) -> Happened {
+    // A client is not asked for more before what it sent is on its way.
+    let listens = turn.asked || !target.is_sending();
+    let mut client = pin!(session.downstream_session.read_body_or_idle(turn.asked));
     poll_fn(|cx| {
-        if let Poll::Ready(event) = connection.poll(cx) {
+        if turn.client_first
+            && listens
+            && let Poll::Ready(piece) = client.as_mut().poll(cx)
+        {
+            return Poll::Ready(Happened::Client(piece));
+        }
+        if let Poll::Ready(event) = target.poll(cx) {
             return Poll::Ready(Happened::Target(event));
         }
-        // A client is not asked for more before what it sent is on its way.
-        match sending && !asked {
-            true => Poll::Pending,
-            false => client.as_mut().poll(cx).map(Happened::Client),
+        match listens && !turn.client_first {
+            true => client.as_mut().poll(cx).map(Happened::Client),
+            false => Poll::Pending,
         }
     })
     .await

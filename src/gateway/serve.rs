@@ -1,7 +1,6 @@
 //! A request of an HTTP/1.1 client from its head to the end of its answer, in the phases of the engine but without its loop.
 //!
-//! The engine's loop moves a future of 13 KiB to the heap for each request and asks hooks that we do not have. It is needed
-//! for what only it can proxy; that is known as soon as the route is, before anything has happened.
+//! The engine's loop moves a future of 13 KiB to the heap for each request and asks hooks that we do not have.
 
 use super::{Context, Gateway};
 use crate::admit;
@@ -14,8 +13,7 @@ use crate::observe::{Record, record};
 use crate::reply::{Kind, Problem, Reply};
 use bytes::Bytes;
 use http::Method;
-use pingora::protocols::Stream;
-use pingora::protocols::http::{ReusableHttpStream, ServerSession};
+use pingora::protocols::http::ReusableHttpStream;
 use pingora::proxy::{ProxyHttp, Session};
 
 /// What became of a request.
@@ -24,26 +22,13 @@ pub enum Served {
     Kept(ReusableHttpStream),
     /// The connection has ended with it.
     Over,
-    /// Nothing has happened yet: the engine must proxy it. The connection lacks what was read of it.
-    ForEngine(Stream),
 }
 
 impl Gateway {
     /// Serves the request whose head an HTTP/1.1 `session` has read.
     pub async fn serve(&self, mut session: Session) -> Served {
         let mut ctx = self.new_ctx();
-        let located = ctx.locate(&mut session);
-        if located.is_ok() && ctx.needs_engine() {
-            return match *session.downstream_session {
-                ServerSession::H1(session) => Served::ForEngine(session.into_inner()),
-                _ => Served::Over,
-            };
-        }
-        let entered = match ctx.keep_back_floods().and(located) {
-            Ok(()) => ctx.enter(session.req_header()).await,
-            Err(problem) => Err(problem),
-        };
-        let answered = match entered {
+        let answered = match ctx.admit(&mut session).await {
             Ok(None) => {
                 ctx.websocket = may_switch(&mut session);
                 ctx.relay(&mut session).await
@@ -141,8 +126,7 @@ impl Context {
         self.enter(session.req_header()).await
     }
 
-    /// Refuses a client that sends too many requests, whatever they are. Not part of [`Context::locate`], which a request
-    /// that the engine must proxy passes twice.
+    /// Refuses a client that sends too many requests, whatever they are.
     fn keep_back_floods(&self) -> Result<(), Problem> {
         let client = self.exchange.client_ip;
         let listener = self.snapshot.listeners.get(usize::from(self.exchange.listener));
@@ -192,12 +176,6 @@ impl Context {
         }
         self.attempts.begin(route, head, &self.exchange)?;
         Ok(route.action.reply(head, &self.exchange))
-    }
-
-    /// Whether only the engine can proxy the request: over TLS or HTTP/2.
-    fn needs_engine(&self) -> bool {
-        let proxy = self.route.as_ref().and_then(|route| route.action.proxy());
-        proxy.is_some_and(|proxy| !proxy.arms().iter().all(|arm| arm.upstream.is_plain_http1()))
     }
 }
 

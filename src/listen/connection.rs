@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
 
 /// What a listener knows of a connection from the moment it is accepted.
@@ -58,7 +59,7 @@ pub fn facts(digest: Option<&Digest>) -> Option<&Facts> {
 /// Kept by a [`Connection`] and dropped right after its socket is closed: counts it, holds its permit.
 pub type ConnectionGuard = Box<dyn Any + Send + Sync>;
 
-/// The socket under a [`Connection`].
+/// The socket under a [`Connection`], or one to a target.
 #[derive(Debug)]
 pub enum Socket {
     /// TCP. TCP_NODELAY is expected to be set: connections inherit it from what `bind_tcp` makes.
@@ -67,6 +68,9 @@ pub enum Socket {
     Unix(UnixStream),
     /// TLS over TCP, after its handshake. Boxed, because its state is ten times as large as the others.
     Tls(Box<TlsStream<TcpStream>>),
+    /// TLS to a target, over either of the first two, after its handshake. An end that was not announced is an error here: it
+    /// may be a cut (RFC 9112 section 9.8).
+    TlsTo(Box<client::TlsStream<Socket>>),
 }
 
 /// An accepted connection.
@@ -278,6 +282,8 @@ impl Drop for Connection {
                 Socket::Tcp(stream) => stream.try_write(unsent),
                 Socket::Unix(stream) => stream.try_write(unsent),
                 Socket::Tls(stream) => send_at_once(stream, unsent),
+                // Never a client's.
+                Socket::TlsTo(_) => Ok(0),
             };
         }
     }
@@ -439,10 +445,12 @@ impl Socket {
             (Socket::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Tls(stream), [one]) => Pin::new(stream).poll_write(cx, one),
+            (Socket::TlsTo(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Socket::Tcp(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
             (Socket::Unix(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
             // Slices end up in common records.
             (Socket::Tls(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            (Socket::TlsTo(stream), _) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 }
@@ -457,6 +465,7 @@ impl AsyncRead for Socket {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
                 read => Poll::Ready(read),
             },
+            Socket::TlsTo(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -466,10 +475,23 @@ impl AsyncWrite for Socket {
         self.get_mut().poll_send(cx, &[IoSlice::new(buf)])
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_send(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             // What the socket did not take at once stays in the session.
             Socket::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::TlsTo(stream) => Pin::new(stream).poll_flush(cx),
             Socket::Tcp(_) | Socket::Unix(_) => Poll::Ready(Ok(())),
         }
     }
@@ -479,6 +501,7 @@ impl AsyncWrite for Socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Socket::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::TlsTo(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -489,6 +512,7 @@ impl AsRawFd for Socket {
             Socket::Tcp(stream) => stream.as_raw_fd(),
             Socket::Unix(stream) => stream.as_raw_fd(),
             Socket::Tls(stream) => stream.get_ref().0.as_raw_fd(),
+            Socket::TlsTo(stream) => stream.get_ref().0.as_raw_fd(),
         }
     }
 }
@@ -502,6 +526,12 @@ impl From<TcpStream> for Socket {
 impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Socket {
         Socket::Unix(stream)
+    }
+}
+
+impl From<Box<client::TlsStream<Socket>>> for Socket {
+    fn from(stream: Box<client::TlsStream<Socket>>) -> Socket {
+        Socket::TlsTo(stream)
     }
 }
 

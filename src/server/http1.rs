@@ -78,22 +78,14 @@ impl Client {
     }
 
     async fn serve_http1(&mut self, mut connection: Box<Connection>) {
-        let (mut read, mut begin) = (BytesMut::new(), Vec::new());
+        let mut read = BytesMut::new();
         while self.read_head(&mut connection, &mut read).await.is_some() {
-            begin.clear();
-            begin.shrink_to(READ);
-            begin.extend_from_slice(&read);
             let Some(session) = self.session(connection, std::mem::take(&mut read)).await else { return };
             match self.app.gateway.serve(session).await {
                 Served::Kept(reusable) => {
                     let (stream, rest) = reusable.into_parts();
                     let Ok(same) = stream.into_any().downcast() else { return };
                     (connection, read) = (same, rest.unwrap_or_default());
-                }
-                Served::ForEngine(stream) => {
-                    let Ok(mut same) = stream.into_any().downcast::<Connection>() else { return };
-                    same.unread(begin);
-                    return self.leave_to_engine(same).await;
                 }
                 Served::Over => return,
             }

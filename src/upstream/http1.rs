@@ -1,10 +1,8 @@
-//! HTTP/1.1 to a target in cleartext (RFC 9112), without the engine.
+//! HTTP/1.1 to a target (RFC 9112), without the engine.
 //!
 //! The engine's own proxying costs most of what a plain request costs: two channels between the halves of a request, a
 //! copy of the peer, a pool that starts a task for every connection given back, a second map of header names. Here a
 //! [`Connection`] is driven by whoever relays a request: nothing is spawned, and a connection keeps its buffers.
-//!
-//! Every [`super::Target`] that is spoken to so has a [`Pool`].
 
 mod body;
 mod connection;
@@ -12,17 +10,12 @@ mod head;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Connection, Event, Fault, Framing, Part, Switched};
+pub use connection::{Connection, Switched};
 
-use super::Place;
-use crate::listen::connection::Socket;
 use parking_lot::Mutex;
-use socket2::{SockRef, TcpKeepalive};
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tokio::net::{TcpStream, UnixStream};
 
 /// Idle connections kept to one target; the oldest goes first.
 const IDLE: usize = 1024;
@@ -30,16 +23,9 @@ const IDLE: usize = 1024;
 /// How often idle connections are looked through, at least.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Finds a connection whose other end has vanished within two minutes.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(60))
-    .with_interval(Duration::from_secs(15))
-    .with_retries(4);
-
 /// The idle connections to one target. The last one given back is the first one taken.
 #[derive(Debug)]
 pub struct Pool {
-    place: Place,
     /// How long a connection may be idle.
     keep: Duration,
     idle: Mutex<Idle>,
@@ -53,9 +39,9 @@ struct Idle {
 }
 
 impl Pool {
-    /// A pool without connections. Nothing is connected to or started.
-    pub fn new(place: Place, keep: Duration) -> Arc<Pool> {
-        Arc::new(Pool { place, keep, idle: Mutex::default() })
+    /// A pool without connections, each of which may be idle for as long as `keep`.
+    pub fn new(keep: Duration) -> Arc<Pool> {
+        Arc::new(Pool { keep, idle: Mutex::default() })
     }
 
     /// A connection that was used before and is still open, as far as can be told without asking the other end.
@@ -66,23 +52,6 @@ impl Pool {
                 return Some(connection);
             }
         }
-    }
-
-    /// A new connection.
-    ///
-    /// # Errors
-    /// What the system says. There is no time limit.
-    pub async fn connect(&self) -> io::Result<Connection> {
-        let socket = match &self.place {
-            Place::Inet(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
-                Socket::Tcp(stream)
-            }
-            Place::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
-        };
-        Ok(Connection::new(socket))
     }
 
     /// Takes a connection back, unless it cannot carry another request. Must be called on the runtime.

@@ -6,6 +6,8 @@
 
 mod balance;
 pub mod client;
+mod conversation;
+mod dial;
 mod discovery;
 pub mod document;
 pub mod endpoint;
@@ -13,16 +15,22 @@ mod ewma;
 mod grpc;
 mod health;
 pub mod http1;
+pub mod http2;
 mod members;
 mod peer;
+mod pool;
 mod resolver;
 pub mod spec;
 mod status;
 mod target;
+mod tls;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Answer, Client, ClientError, Limits};
+pub use conversation::{Conversation, Event, Fault, Framing, Outgoing, Part};
+pub use dial::Unreached;
+pub use pool::Pool;
 pub use resolver::Resolver;
 pub use spec::UpstreamSpec;
 pub use status::{TargetStatus, UpstreamStatus};
@@ -150,11 +158,6 @@ impl Upstream {
     /// Whether connections to its targets are encrypted.
     pub fn is_tls(&self) -> bool {
         self.blueprint.is_tls()
-    }
-
-    /// Whether HTTP/1.1 in cleartext is spoken to its targets.
-    pub fn is_plain_http1(&self) -> bool {
-        self.blueprint.is_plain_http1()
     }
 
     /// What must run in the background for it, for [`crate::tasks::Supervisor::adopt`]. Always the same `Arc`s.
@@ -335,8 +338,7 @@ impl Upstream {
     fn make(&self, place: &Place, name: Option<Arc<str>>) -> Result<Target, String> {
         let peer = self.blueprint.peer(place, name.as_deref())?;
         let host = host_header(&self.spec.host, place, name.as_deref(), self.is_tls())?;
-        let pool =
-            self.blueprint.is_plain_http1().then(|| http1::Pool::new(place.clone(), self.spec.pool.idle));
+        let pool = Pool::new(self.blueprint.dial(place, name.as_deref())?, self.spec.pool.idle);
         Ok(Target::new(place.clone(), name, peer, host, pool))
     }
 

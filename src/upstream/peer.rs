@@ -1,14 +1,17 @@
-//! How a target is reached: TLS material checked once, and an [`HttpPeer`] template for each target.
+//! How a target is reached: TLS material checked once, and for each target a [`Dial`] for requests of clients and an
+//! [`HttpPeer`] for our own.
 //!
-//! Everything that decides whom we trust goes into the peer's `group_key`, because the engine's connection pools know
+//! A dial's connections are its target's alone. Peers share a pool, so everything that decides whom we trust goes into the peer's `group_key`, because the engine's connection pools know
 //! nothing of certificate authorities: without it a route with a private CA would reuse a connection that another
 //! route had verified with the system's.
 
+use super::dial::{Dial, Versions};
 use super::spec::{Address, ClientCert, Protocol, TlsSpec, UpstreamSpec};
 use super::target::Place;
+use super::tls::{Handshakes, Proof};
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::tls::{ALPN, CaType};
-use pingora::tls::{CertificateDer, ClientConfig, PrivateKeyDer, RootCertStore, ServerName};
+use pingora::tls::{CertificateDer, PrivateKeyDer, RootCertStore, ServerName};
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls_pki_types::pem::{self, PemObject};
@@ -44,6 +47,7 @@ struct Trust {
     ca: Option<Arc<CaType>>,
     client_cert: Option<Arc<CertKey>>,
     verify: bool,
+    handshakes: Handshakes,
     /// Of the PEM texts, because the engine's own hash sees serial numbers at most.
     material: u64,
 }
@@ -81,9 +85,19 @@ impl Blueprint {
         self.tls.is_some()
     }
 
-    /// Whether HTTP/1.1 in cleartext is spoken to the targets.
-    pub(super) fn is_plain_http1(&self) -> bool {
-        self.tls.is_none() && matches!(self.protocol, Protocol::Auto | Protocol::Http1)
+    /// How one target is connected to; `name` is the host name it was found under.
+    ///
+    /// # Errors
+    /// When no server name can be told; [`Blueprint::new`] has ruled that out.
+    pub(super) fn dial(&self, place: &Place, name: Option<&str>) -> Result<Dial, String> {
+        let tls = match &self.tls {
+            None => None,
+            Some(trust) => {
+                let name = ServerName::try_from(self.server_name(place, name)?);
+                Some(trust.handshakes.with(name.map_err(|cause| cause.to_string())?))
+            }
+        };
+        Ok(Dial::new(place.clone(), tls, Versions::of(self.protocol, self.is_tls())))
     }
 
     /// Builds the template for one target; `name` is the host name it was found under.
@@ -176,15 +190,18 @@ impl Blueprint {
 
 impl Trust {
     fn new(spec: &TlsSpec) -> Result<Self, String> {
-        let ca = spec.ca.as_deref().map(authorities).transpose()?;
-        let client_cert = spec.client_cert.as_ref().map(client_certificate).transpose()?;
+        let (roots, ca) = spec.ca.as_deref().map(authorities).transpose()?.unzip();
+        let (proof, client_cert) = spec.client_cert.as_ref().map(client_certificate).transpose()?.unzip();
+        let handshakes = Handshakes::new(roots, proof, spec.verify)
+            .map_err(|cause| format!("the client certificate and its key cannot be used: {cause}"))?;
         let mut hasher = DefaultHasher::new();
         (&spec.ca, &spec.client_cert).hash(&mut hasher);
-        Ok(Trust { sni: spec.sni.clone(), ca, client_cert, verify: spec.verify, material: hasher.finish() })
+        let (sni, verify, material) = (spec.sni.clone(), spec.verify, hasher.finish());
+        Ok(Trust { sni, ca, client_cert, verify, handshakes, material })
     }
 }
 
-fn authorities(pem: &[u8]) -> Result<Arc<CaType>, String> {
+fn authorities(pem: &[u8]) -> Result<(RootCertStore, Arc<CaType>), String> {
     let mut store = RootCertStore::empty();
     let mut parsed = Vec::new();
     for der in certificates(pem, "the CA bundle")? {
@@ -193,12 +210,12 @@ fn authorities(pem: &[u8]) -> Result<Arc<CaType>, String> {
             .map_err(|cause| format!("a certificate of the CA bundle cannot be used: {cause}"))?;
         parsed.push(parse(&der, "the CA bundle")?);
     }
-    Ok(parsed.into())
+    Ok((store, parsed.into()))
 }
 
-/// Fails where the engine would panic or fail on every connection: no certificate, no key, or two that do not match.
-fn client_certificate(pem: &ClientCert) -> Result<Arc<CertKey>, String> {
-    pingora::tls::install_default_crypto_provider();
+/// Fails where the engine would panic or fail on every connection: no certificate, or no key. That the two match is seen when
+/// [`Handshakes`] are made of them.
+fn client_certificate(pem: &ClientCert) -> Result<(Proof, Arc<CertKey>), String> {
     let chain = certificates(&pem.cert, "the client certificate")?;
     let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|cause| match cause {
         pem::Error::NoItemsFound => "the client certificate's key file contains no private key".to_owned(),
@@ -207,14 +224,11 @@ fn client_certificate(pem: &ClientCert) -> Result<Arc<CertKey>, String> {
     let raw_key = key.secret_der().to_vec();
     PrivateKeyDer::try_from(raw_key.clone())
         .map_err(|cause| format!("the client certificate's key cannot be used: {cause}"))?;
-    ClientConfig::builder()
-        .with_root_certificates(RootCertStore::empty())
-        .with_client_auth_cert(chain.clone(), key)
-        .map_err(|cause| format!("the client certificate and its key cannot be used: {cause}"))?;
     for der in &chain {
         parse(der, "the client certificate")?;
     }
-    Ok(Arc::new(CertKey::new(chain.iter().map(|der| der.to_vec()).collect(), raw_key)))
+    let engines = CertKey::new(chain.iter().map(|der| der.to_vec()).collect(), raw_key);
+    Ok(((chain, key), Arc::new(engines)))
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {

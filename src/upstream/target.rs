@@ -1,7 +1,7 @@
 //! One place requests go to, with everything that is known about it, and the [`Lease`] a request holds on it.
 
 use super::ewma::{PeakEwma, clock};
-use super::http1::Pool;
+use super::pool::Pool;
 use super::spec::{HealthSpec, HostRewrite};
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -51,7 +51,7 @@ pub struct Target {
     label: Arc<str>,
     peer: HttpPeer,
     host: Option<HeaderValue>,
-    http1: Option<Arc<Pool>>,
+    pool: Arc<Pool>,
     in_flight: AtomicU32,
     pub(super) ewma: PeakEwma,
     healthy: AtomicBool,
@@ -78,7 +78,7 @@ impl Target {
         name: Option<Arc<str>>,
         peer: HttpPeer,
         host: Option<HeaderValue>,
-        http1: Option<Arc<Pool>>,
+        pool: Arc<Pool>,
     ) -> Self {
         Target {
             id: TargetId::next(),
@@ -87,7 +87,7 @@ impl Target {
             name,
             peer,
             host,
-            http1,
+            pool,
             in_flight: AtomicU32::new(0),
             ewma: PeakEwma::default(),
             healthy: AtomicBool::new(true),
@@ -126,14 +126,15 @@ impl Target {
         self.host.as_ref()
     }
 
-    /// The template of its peer: connect timeout, TLS, pool key are set; read and write timeouts are the caller's.
+    /// The template of its peer for requests of our own: connect timeout, TLS, pool key are set; read and write timeouts are
+    /// the caller's.
     pub fn peer(&self) -> &HttpPeer {
         &self.peer
     }
 
-    /// Its connections, when HTTP/1.1 in cleartext is spoken to it.
-    pub fn http1(&self) -> Option<&Arc<Pool>> {
-        self.http1.as_ref()
+    /// Its connections for requests of clients.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     /// Requests under way.
@@ -323,11 +324,14 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dial::{Dial, Versions};
     use super::*;
 
     fn target() -> Target {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        Target::new(Place::Inet(address), None, HttpPeer::new(address, false, String::new()), None, None)
+        let peer = HttpPeer::new(address, false, String::new());
+        let dial = Dial::new(Place::Inet(address), None, Versions::Http1);
+        Target::new(Place::Inet(address), None, peer, None, Pool::new(dial, Duration::ZERO))
     }
 
     fn run(target: &Target, results: &str) -> Vec<Option<bool>> {

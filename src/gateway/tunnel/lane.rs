@@ -1,6 +1,7 @@
 //! One direction of a tunnel.
 
 use super::frames::Frames;
+use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -152,7 +153,11 @@ impl Lane {
     {
         let mut space = [const { MaybeUninit::uninit() }; PIECE];
         let mut piece = ReadBuf::uninit(&mut space);
-        let read = ready!(Pin::new(source).poll_read(cx, &mut piece));
+        // Many targets over TLS end without a word; a WebSocket tells its end itself.
+        let read = match ready!(Pin::new(source).poll_read(cx, &mut piece)) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
+            read => read,
+        };
         let piece = piece.filled();
         if read.is_err() || piece.is_empty() {
             self.stage = Stage::Ended;

@@ -1,12 +1,13 @@
 //! Bodies on the wire (RFC 9112 sections 6 and 7).
 
-use super::connection::Fault;
+use super::super::conversation::Fault;
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Longest line before a chunk, extensions included.
 const MAX_CHUNK_LINE: usize = 4096;
 
-/// Most bytes of trailers. They are read and dropped, as the engine does.
+/// Most bytes of trailers.
 const MAX_TRAILERS: usize = 16 << 10;
 
 /// Takes a body out of what was read.
@@ -18,6 +19,8 @@ pub(super) enum Decoder {
     Chunked(Chunks),
     /// Everything up to the end of the connection.
     UntilClose,
+    /// Nothing is to come, but there were trailers.
+    Trailed(Box<HeaderMap>),
     /// Nothing is to come.
     Done,
 }
@@ -31,8 +34,8 @@ pub(super) enum Chunks {
     Data(u64),
     /// Behind a chunk's data.
     DataEnd,
-    /// Behind the last chunk; so many bytes of trailers were read.
-    Trailers(usize),
+    /// Behind the last chunk; so many bytes of trailers were read, and these are the fields.
+    Trailers(usize, Option<Box<HeaderMap>>),
 }
 
 impl Decoder {
@@ -68,7 +71,19 @@ impl Decoder {
                 Ok(take_some(input, &mut all))
             }
             Decoder::Chunked(_) => self.take_chunked(input),
-            Decoder::Done => Ok(None),
+            Decoder::Trailed(_) | Decoder::Done => Ok(None),
+        }
+    }
+
+    /// The trailers, when the body is behind and has some.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        match self {
+            Decoder::Trailed(trailers) => {
+                let trailers = std::mem::take(&mut **trailers);
+                *self = Decoder::Done;
+                Some(trailers)
+            }
+            _ => None,
         }
     }
 
@@ -85,17 +100,25 @@ impl Decoder {
                     .map(|line| chunk_size(&line))
                     .transpose()?
                     .map(|size| match size {
-                        0 => Chunks::Trailers(0),
+                        0 => Chunks::Trailers(0, None),
                         size => Chunks::Data(size),
                     }),
                 Chunks::DataEnd => take_line(input, 0)?.map(|_| Chunks::Size),
-                Chunks::Trailers(seen) => match take_line(input, MAX_TRAILERS.saturating_sub(*seen))? {
-                    Some(line) if line.is_empty() => {
-                        *self = Decoder::Done;
-                        break;
+                Chunks::Trailers(seen, fields) => {
+                    match take_line(input, MAX_TRAILERS.saturating_sub(*seen))? {
+                        Some(line) if line.is_empty() => {
+                            *self = fields.take().map_or(Decoder::Done, Decoder::Trailed);
+                            break;
+                        }
+                        Some(line) => {
+                            let seen = *seen + line.len() + 2;
+                            let mut fields = fields.take();
+                            add_trailer(&mut fields, &line);
+                            Some(Chunks::Trailers(seen, fields))
+                        }
+                        None => None,
                     }
-                    line => line.map(|line| Chunks::Trailers(*seen + line.len() + 2)),
-                },
+                }
             };
             match next {
                 Some(next) => *self = Decoder::Chunked(next),
@@ -103,6 +126,20 @@ impl Decoder {
             }
         }
         Ok(piece)
+    }
+}
+
+/// Adds a line of trailers; what is no field is passed over, since nothing depends on it.
+fn add_trailer(fields: &mut Option<Box<HeaderMap>>, line: &[u8]) {
+    let Some((name, value)) =
+        memchr::memchr(b':', line).and_then(|colon| Some((line.get(..colon)?, line.get(colon + 1..)?)))
+    else {
+        return;
+    };
+    let name = HeaderName::from_bytes(name).ok();
+    let value = HeaderValue::from_bytes(value.trim_ascii()).ok();
+    if let Some((name, value)) = name.zip(value) {
+        fields.get_or_insert_default().append(name, value);
     }
 }
 

@@ -1,5 +1,6 @@
 //! One connection to a target: a request out, its answer in, both at once.
 
+use super::super::conversation::{Event, Fault, Framing, Part};
 use super::body::Decoder;
 use super::head;
 use crate::exchange::{RequestHead, ResponseHead, has_token};
@@ -10,9 +11,9 @@ use http::{Method, StatusCode, Version};
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::pin;
-use std::task::{Context, Poll, ready};
-use tokio::io::AsyncReadExt;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// What is read at once before more is known: the head and the body of most answers.
 const READ: usize = 8 << 10;
@@ -52,28 +53,6 @@ enum Answer {
     Switched(Box<ResponseHead>),
 }
 
-/// How a request's body is told from what follows it (RFC 9112 section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// By its length; this much is left.
-    Length(u64),
-    /// By chunks.
-    Chunked,
-    /// It has ended.
-    Ended,
-}
-
-/// What became of a connection.
-#[derive(Debug)]
-pub enum Event {
-    /// What was to be sent is sent, or the target takes no more; its answer may still come.
-    Sent,
-    /// A part of the answer.
-    Part(Part),
-    /// The answer is 101: from here on another protocol is spoken, see [`Connection::switched`].
-    Switched,
-}
-
 /// A connection whose protocol has changed (RFC 9110 section 7.8).
 #[derive(Debug)]
 pub struct Switched {
@@ -85,40 +64,9 @@ pub struct Switched {
     pub read: BytesMut,
 }
 
-/// A part of an answer.
-#[derive(Debug)]
-pub enum Part {
-    /// Its head, or an interim one; whether the answer ends with it.
-    Head(ResponseHead, bool),
-    /// A piece of its body, which may be empty; whether the answer ends with it.
-    Body(Bytes, bool),
-}
-
-/// Why an answer cannot be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The connection ended before the answer did.
-    Closed,
-    /// What came is not HTTP.
-    Invalid(&'static str),
-    /// The request's body is not as long as was declared.
-    Length,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Fault::Closed => "the connection ended before the answer did",
-            Fault::Invalid(cause) => cause,
-            Fault::Length => "the body of the request is not as long as it says",
-        })
-    }
-}
-
-impl std::error::Error for Fault {}
-
 impl Connection {
-    pub(super) fn new(socket: Socket) -> Connection {
+    /// A connection on which nothing has been said.
+    pub fn new(socket: Socket) -> Connection {
         Connection {
             socket,
             input: BytesMut::new(),
@@ -244,8 +192,12 @@ impl Connection {
                 return Poll::Ready(Ok(Event::Switched));
             }
             match ready!(self.poll_read(cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(self.ended().map(Event::Part)),
+                Ok(0) => return Poll::Ready(self.ended().map(Event::Part)),
                 Ok(_) => self.heard = true,
+                Err(_) => {
+                    self.keep = false;
+                    return Poll::Ready(Err(Fault::Closed));
+                }
             }
         }
     }
@@ -261,6 +213,11 @@ impl Connection {
             Answer::Body(body) if body.is_done() => Ok(None),
             Answer::Body(body) => {
                 let piece = body.take(&mut self.input)?;
+                if piece.is_none()
+                    && let Some(trailers) = body.take_trailers()
+                {
+                    return Ok(Some(Part::Trailers(trailers)));
+                }
                 let end = body.is_done();
                 Ok((end || piece.is_some()).then(|| Part::Body(piece.unwrap_or_default(), end)))
             }
@@ -336,9 +293,15 @@ impl Connection {
     /// Whether nothing has come while it lay idle, neither bytes nor the end.
     pub(super) fn is_open(&mut self) -> bool {
         let mut byte = [0];
-        let read = match &self.socket {
+        let read = match &mut self.socket {
             Socket::Tcp(stream) => stream.try_read(&mut byte),
             Socket::Unix(stream) => stream.try_read(&mut byte),
+            // What a session says about itself between two answers, a new ticket for one, goes by here.
+            Socket::TlsTo(stream) => {
+                let mut buffer = ReadBuf::new(&mut byte);
+                let mut nobody = Context::from_waker(Waker::noop());
+                return Pin::new(stream).poll_read(&mut nobody, &mut buffer).is_pending();
+            }
             // Never made here.
             Socket::Tls(_) => return false,
         };
@@ -386,7 +349,7 @@ impl Output {
         self.body = piece;
     }
 
-    /// Sends everything, in one system call if the socket takes it.
+    /// Sends everything, in one system call if the socket takes it all.
     fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.len() {
             let mut skip = self.sent;
@@ -405,6 +368,8 @@ impl Output {
                 sent => self.sent += sent,
             }
         }
+        // Only a TLS session keeps back what the socket did not take.
+        ready!(Pin::new(socket).poll_flush(cx))?;
         self.clear();
         Poll::Ready(Ok(()))
     }

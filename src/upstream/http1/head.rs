@@ -1,7 +1,7 @@
 //! Heads on the wire: a request's is written, a response's is parsed (RFC 9112 sections 3 to 5).
 
+use super::super::conversation::Fault;
 use super::body::Decoder;
-use super::connection::Fault;
 use crate::exchange::{RequestHead, ResponseHead};
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};

@@ -1,5 +1,6 @@
 use super::body::Decoder;
 use super::head::{framing, take_response, write_request};
+use super::super::conversation::{Event, Fault, Framing, Part};
 use super::*;
 use crate::exchange::{RequestHead, ResponseHead};
 use bytes::{Bytes, BytesMut};
@@ -7,7 +8,7 @@ use http::header::{CONTENT_LENGTH, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use std::future::poll_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -130,6 +131,7 @@ fn unchunk(pieces: &[&[u8]]) -> Result<Option<Unchunked>, Fault> {
             body.extend_from_slice(&found);
         }
     }
+    let _trailers = decoder.take_trailers();
     Ok(decoder.is_done().then(|| (body, input.to_vec())))
 }
 
@@ -145,6 +147,28 @@ fn chunks_are_joined_wherever_they_are_cut() {
     for end in 0..text.len() - 4 {
         assert!(unchunk(&[&text[..end]]).unwrap().is_none(), "cut at {end}");
     }
+}
+
+#[test]
+fn trailers_are_kept_but_for_what_is_no_field() {
+    let text = b"0\r\nx-sum: 1\r\nno field\r\nbad name: 2\r\nX-Sum:  2 \r\n\r\n";
+    let (mut decoder, mut input) = (Decoder::chunked(), BytesMut::from(&text[..]));
+    assert!(decoder.take(&mut input).unwrap().is_none() && !decoder.is_done());
+    let trailers = decoder.take_trailers().unwrap();
+    let sums: Vec<_> = trailers.get_all("x-sum").iter().map(HeaderValue::as_bytes).collect();
+    assert_eq!((sums, trailers.len()), (vec![&b"1"[..], b"2"], 2));
+    assert!(decoder.is_done() && input.is_empty());
+}
+
+#[tokio::test]
+async fn an_end_that_is_an_error_ends_no_answer() {
+    let (mut connection, mut wire) = pair().await;
+    connection.begin(&request("GET", "/"), Framing::Ended);
+    assert!(matches!(next(&mut connection).await, Ok(Event::Sent)));
+    wire.write_all(b"HTTP/1.1 200 OK\r\n\r\nto the").await.unwrap();
+    socket2::SockRef::from(&wire).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(wire);
+    assert_eq!(answer(&mut connection).await.unwrap_err(), Fault::Closed);
 }
 
 #[test]
@@ -194,13 +218,17 @@ fn a_request_is_written_in_origin_form() {
 
 /// A pool and the target that its connections lead to.
 async fn target(keep: Duration) -> (Arc<Pool>, TcpListener) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (Pool::new(Place::Inet(listener.local_addr().unwrap()), keep), listener)
+    (Pool::new(keep), TcpListener::bind("127.0.0.1:0").await.unwrap())
+}
+
+async fn connect(listener: &TcpListener) -> (Connection, TcpStream) {
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (Connection::new(socket.into()), listener.accept().await.unwrap().0)
 }
 
 async fn pair() -> (Connection, TcpStream) {
-    let (pool, listener) = target(DEADLINE).await;
-    (pool.connect().await.unwrap(), listener.accept().await.unwrap().0)
+    let (_, listener) = target(DEADLINE).await;
+    connect(&listener).await
 }
 
 async fn next(connection: &mut Connection) -> Result<Event, Fault> {
@@ -226,6 +254,7 @@ async fn answer(connection: &mut Connection) -> Result<(Vec<ResponseHead>, Vec<u
                     return Ok((heads, body));
                 }
             }
+            Event::Part(Part::Trailers(_)) => return Ok((heads, body)),
         }
     }
 }
@@ -235,6 +264,8 @@ async fn asked(method: &str, text: &str, close: bool) -> (Result<(Vec<ResponseHe
     let (mut connection, mut wire) = pair().await;
     connection.begin(&request(method, "/"), Framing::Ended);
     assert!(matches!(next(&mut connection).await, Ok(Event::Sent)));
+    // What is not read would make a reset of the end.
+    wire.read_exact(&mut vec![0; method.len() + " / HTTP/1.1\r\n\r\n".len()]).await.unwrap();
     wire.write_all(text.as_bytes()).await.unwrap();
     let held = (!close).then_some(wire);
     let found = answer(&mut connection).await;
@@ -392,8 +423,7 @@ async fn an_early_answer_ends_a_request_only_with_its_connection() {
 }
 
 async fn kept(pool: &Arc<Pool>, listener: &TcpListener) -> TcpStream {
-    let mut connection = pool.connect().await.unwrap();
-    let (mut wire, _) = listener.accept().await.unwrap();
+    let (mut connection, mut wire) = connect(listener).await;
     connection.begin(&request("GET", "/"), Framing::Ended);
     wire.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     while connection.is_sending() {
@@ -448,13 +478,6 @@ async fn connections_grow_old() {
     let (pool, listener) = target(Duration::ZERO).await;
     let _wire = kept(&pool, &listener).await;
     assert_eq!(pool.idle(), 0, "nothing is kept for no time");
-}
-
-#[tokio::test]
-async fn nobody_listens() {
-    let (pool, listener) = target(DEADLINE).await;
-    drop(listener);
-    assert_eq!(pool.connect().await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[test]
