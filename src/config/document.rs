@@ -4,6 +4,7 @@
 
 use crate::actions::to::To;
 use crate::auth::document::{Guard, Provider};
+use crate::cache::document::Cache;
 use crate::consumer::document::Consumer;
 use crate::filters::auth::rules::Auth;
 use crate::filters::limits::rules::{Backend, Limits, Plan};
@@ -390,6 +391,8 @@ macro_rules! with_inherited {
             pub timeouts: Option<Spanned<Timeouts>>,
             /// Limits of the request body. `none` removes them.
             pub body: Option<Spanned<OrNone<BodyRule>>>,
+            /// Answers that are kept and given again. `none` turns an inherited cache off.
+            pub cache: Option<Spanned<OrNone<Cache>>>,
             /// Changes to the request before it goes to the upstream. Header maps are merged by name.
             pub request: Option<Spanned<OrNone<RequestRules>>>,
             /// Changes to the response before it goes to the client. Header maps are merged by name.
@@ -405,6 +408,7 @@ macro_rules! with_inherited {
                     ip: self.ip.as_ref(),
                     timeouts: self.timeouts.as_ref(),
                     body: self.body.as_ref(),
+                    cache: self.cache.as_ref(),
                     request: self.request.as_ref(),
                     response: self.response.as_ref(),
                 }
@@ -426,6 +430,8 @@ pub struct Inherited<'a> {
     pub timeouts: Option<&'a Spanned<Timeouts>>,
     /// Body limits.
     pub body: Option<&'a Spanned<OrNone<BodyRule>>>,
+    /// Cache.
+    pub cache: Option<&'a Spanned<OrNone<Cache>>>,
     /// Request changes.
     pub request: Option<&'a Spanned<OrNone<RequestRules>>>,
     /// Response changes.

@@ -19,6 +19,7 @@ pub use rule::{Part, Rule, precedence};
 pub use table::{Found, Table};
 
 use crate::actions::Action;
+use crate::cache::rules::Rules;
 use crate::filters::Chain;
 use crate::filters::rules::Forwarded;
 use crate::observe::RouteFields;
@@ -45,6 +46,8 @@ pub struct Route {
     pub chain: Chain,
     /// What answers.
     pub action: Action,
+    /// What is kept of its answers, if anything is.
+    pub cache: Option<Arc<Rules>>,
     /// How long to wait for the upstream.
     pub timeouts: Timeouts,
     /// Where the timeouts are written.

@@ -1,6 +1,7 @@
 //! Inheritance: `defaults`, then api, then route. The nearest wins key by key; header maps are merged by name; `none` wipes
 //! what came from farther away.
 
+use crate::cache::document::Cache;
 use crate::config::document::Inherited;
 use crate::filters::auth::rules::Auth;
 use crate::filters::limits::rules::Limits;
@@ -22,6 +23,8 @@ pub struct Effective {
     pub timeouts: Spanned<Timeouts>,
     /// Most bytes of a body.
     pub body: Option<Spanned<ByteSize>>,
+    /// Cache.
+    pub cache: Option<Spanned<Cache>>,
     /// Request rules.
     pub request: Spanned<RequestRules>,
     /// Response rules.
@@ -38,9 +41,17 @@ impl Effective {
             timeouts: nearest(levels, |level| level.timeouts)
                 .map_or(Spanned::built_in(Timeouts::default()), timeouts),
             body: body(nearest(levels, |level| level.body)),
+            cache: nearest(levels, |level| level.cache).and_then(switched_on),
             request: merged(levels, |level| level.request, merge_request),
             response: merged(levels, |level| level.response, merge_response),
         }
+    }
+}
+
+impl Effective {
+    /// Whether everybody may call.
+    pub fn is_public(&self) -> bool {
+        self.auth.as_ref().is_some_and(|auth| auth.value == Auth::Public)
     }
 }
 

@@ -5,8 +5,8 @@ use super::versions::{Variant, Way, variants};
 use crate::actions::Action;
 use crate::actions::to::To;
 use crate::build::{Bind, Build, problem, unknown};
+use crate::cache::rules::{Binding, Rules};
 use crate::config::document::{Api, Document, Route as Written};
-use crate::filters::auth::rules::Auth;
 use crate::filters::limits::Plans;
 use crate::filters::{Chain, Settings};
 use crate::observe::RouteFields;
@@ -120,8 +120,22 @@ impl<'a> Compiler<'a> {
         let bind = Bind { api: one.api_name.as_str(), route: &one.name, params: &names };
         let chain = self.chain(one, &effective, bind);
         if let Some(action) = Action::new(to, bind, self.build, self.issues) {
-            self.push(one, pattern.clone(), chain, action, effective);
+            let cache = action.proxy().and_then(|_| self.cache(&effective, bind));
+            self.push(one, pattern.clone(), chain, action, cache, effective);
         }
+    }
+
+    /// What is kept of its answers; only what an upstream answers is.
+    fn cache(&mut self, effective: &Effective, bind: Bind<'_>) -> Option<Arc<Rules>> {
+        let written = effective.cache.as_ref()?;
+        let binding = Binding {
+            api: bind.api,
+            route: bind.route,
+            params: bind.params,
+            is_public: effective.is_public(),
+        };
+        let written = Spanned { value: &written.value, at: written.at };
+        Rules::new(&written, &binding, self.issues).map(Arc::new)
     }
 
     /// What every route must have; what is missing is reported.
@@ -215,6 +229,7 @@ impl<'a> Compiler<'a> {
         pattern: PathPattern,
         chain: Chain,
         action: Action,
+        cache: Option<Arc<Rules>>,
         effective: Effective,
     ) {
         let (api, name) = (Arc::<str>::from(one.api_name.as_str()), Arc::<str>::from(one.name.as_str()));
@@ -230,11 +245,12 @@ impl<'a> Compiler<'a> {
             at: one.route_name.at,
             chain,
             action,
+            cache,
             timeouts: effective.timeouts.value,
             timeouts_at: effective.timeouts.at,
             body_max: effective.body.map(|max| max.value.0),
             forwarded: effective.request.value.forwarded.unwrap_or_default(),
-            is_public: effective.auth.as_ref().is_some_and(|auth| auth.value == Auth::Public),
+            is_public: effective.is_public(),
             auth_at: effective.auth.map_or(At::NOWHERE, |auth| auth.at),
         }));
     }

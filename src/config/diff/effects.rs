@@ -9,7 +9,7 @@ const AT_START: &[&str] =
     &["process.threads", "process.user", "process.resolver", "admin.bind", "telemetry.access_log.to"];
 
 /// Settings that a route takes from farther away when it has none of its own.
-const INHERITED: [&str; 7] = ["auth", "limits", "ip", "timeouts", "body", "request", "response"];
+const INHERITED: [&str; 8] = ["auth", "limits", "ip", "timeouts", "body", "cache", "request", "response"];
 
 /// What follows from a change.
 #[derive(Default)]

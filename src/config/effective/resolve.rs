@@ -8,7 +8,7 @@ use super::built_in_entry;
 use crate::value::Spanned;
 
 /// The inherited settings.
-const INHERITED: [&str; 7] = ["auth", "limits", "ip", "timeouts", "body", "request", "response"];
+const INHERITED: [&str; 8] = ["auth", "limits", "ip", "timeouts", "body", "cache", "request", "response"];
 
 /// Those that are put together key by key, header maps by name. Of the others, the nearest one holds.
 const MERGED: [&str; 2] = ["request", "response"];
