@@ -356,6 +356,9 @@ impl Explaining<'_> {
         if let Some(reply) = told {
             return self.answered(reply.status, reply.reason, None);
         }
+        if let Some(cache) = &route.cache {
+            self.step("cache", cache.explain(head, x), cache.at);
+        }
         self.step("to", route.action.describe(), At::NOWHERE);
         if let Some(reply) = route.action.reply(head, x) {
             let location = reply.headers.iter().find(|(name, _)| *name == http::header::LOCATION);

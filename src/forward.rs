@@ -9,8 +9,8 @@ use crate::upstream::Target;
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    WWW_AUTHENTICATE,
+    COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use smallvec::SmallVec;
@@ -243,8 +243,7 @@ fn strip_answer(headers: &mut HeaderMap) {
 /// Removes from trailers what has no business there: fields that say how a message is framed, where it goes or how it is to be
 /// read (RFC 9110 section 6.5.1). Whoever merges trailers with the head must not be led astray by them.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
-    let misplaced: Vec<HeaderName> =
-        trailers.keys().filter(|name| is_misplaced(name)).cloned().collect();
+    let misplaced: Vec<HeaderName> = trailers.keys().filter(|name| is_misplaced(name)).cloned().collect();
     for name in misplaced {
         trailers.remove(name);
     }

@@ -49,6 +49,7 @@ pub struct Stored<Body> {
     /// What it was asked for under: `https://host/path?query`, for purges by address and prefix.
     pub url: Box<str>,
     invalid: AtomicBool,
+    expired: AtomicBool,
 }
 
 impl<Body> Stored<Body> {
@@ -62,10 +63,22 @@ impl<Body> Stored<Body> {
             tags: Box::default(),
             url: url.into(),
             invalid: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
         }
     }
 
-    /// Has it validated before its next use (RFC 9111 section 4.4, and soft purges).
+    /// Makes it stale from now on: a soft purge. Where its windows allow, it may still be given while a fresh one is fetched, or
+    /// when none is to be had.
+    pub fn expire(&self) {
+        self.expired.store(true, Ordering::Release);
+    }
+
+    /// Whether it was made stale before its time.
+    pub fn is_expired(&self) -> bool {
+        self.expired.load(Ordering::Acquire)
+    }
+
+    /// Has it validated before its next use (RFC 9111 section 4.4): it must not be given stale.
     pub fn invalidate(&self) {
         self.invalid.store(true, Ordering::Release);
     }

@@ -5,6 +5,7 @@
 use crate::actions::fallback::FallbackRule;
 use crate::actions::to::To;
 use crate::auth::document::{Guard, Provider};
+use crate::cache::document::Cache;
 use crate::compress::rules::CompressRule;
 use crate::consumer::document::Consumer;
 use crate::filters::auth::rules::Auth;
@@ -399,6 +400,8 @@ macro_rules! with_inherited {
             pub fallback: Option<Spanned<OrNone<FallbackRule>>>,
             /// Compression of answers. `none` turns an inherited one off. Default: none.
             pub compress: Option<Spanned<OrNone<CompressRule>>>,
+            /// Answers that are kept and given again. `none` turns an inherited cache off.
+            pub cache: Option<Spanned<OrNone<Cache>>>,
             /// Changes to the request before it goes to the upstream. Header maps are merged by name.
             pub request: Option<Spanned<OrNone<RequestRules>>>,
             /// Changes to the response before it goes to the client. Header maps are merged by name.
@@ -417,6 +420,7 @@ macro_rules! with_inherited {
                     body: self.body.as_ref(),
                     fallback: self.fallback.as_ref(),
                     compress: self.compress.as_ref(),
+                    cache: self.cache.as_ref(),
                     request: self.request.as_ref(),
                     response: self.response.as_ref(),
                 }
@@ -444,6 +448,8 @@ pub struct Inherited<'a> {
     pub fallback: Option<&'a Spanned<OrNone<FallbackRule>>>,
     /// Compression of answers.
     pub compress: Option<&'a Spanned<OrNone<CompressRule>>>,
+    /// Cache.
+    pub cache: Option<&'a Spanned<OrNone<Cache>>>,
     /// Request changes.
     pub request: Option<&'a Spanned<OrNone<RequestRules>>>,
     /// Response changes.

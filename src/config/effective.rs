@@ -359,7 +359,10 @@ apis:
                     shows.request.value.forwarded = None;
                 }
                 let facts = |e: &Effective| {
-                    (e.auth.clone(), e.ip.clone(), e.timeouts, e.body, e.request.clone(), e.response.clone())
+                    (
+                        (e.auth.clone(), e.ip.clone(), e.timeouts, e.body),
+                        (e.cache.clone(), e.request.clone(), e.response.clone()),
+                    )
                 };
                 assert_eq!(facts(&runs), facts(&shows), "{}", route_name.value);
                 compared += 1;

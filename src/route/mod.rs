@@ -19,6 +19,7 @@ pub use rule::{Part, Rule, precedence};
 pub use table::{Found, Table};
 
 use crate::actions::{Action, Fallback};
+use crate::cache::rules::Rules;
 use crate::compress::Compress;
 use crate::filters::Chain;
 use crate::filters::rules::Forwarded;
@@ -50,6 +51,8 @@ pub struct Route {
     pub fallback: Option<Fallback>,
     /// Compression of its answers.
     pub compress: Option<Compress>,
+    /// What is kept of its answers, if anything is.
+    pub cache: Option<Arc<Rules>>,
     /// How long to wait for the upstream.
     pub timeouts: Timeouts,
     /// Where the timeouts are written.

@@ -2,6 +2,7 @@
 //! what came from farther away.
 
 use crate::actions::fallback::FallbackRule;
+use crate::cache::document::Cache;
 use crate::compress::rules::CompressRule;
 use crate::config::document::Inherited;
 use crate::filters::auth::rules::Auth;
@@ -31,6 +32,8 @@ pub struct Effective {
     pub fallback: Option<Spanned<FallbackRule>>,
     /// Compression of answers.
     pub compress: Option<Spanned<CompressRule>>,
+    /// Cache.
+    pub cache: Option<Spanned<Cache>>,
     /// Request rules.
     pub request: Spanned<RequestRules>,
     /// Response rules.
@@ -50,9 +53,17 @@ impl Effective {
             body: body(nearest(levels, |level| level.body)),
             fallback: nearest(levels, |level| level.fallback).and_then(switched_on),
             compress: nearest(levels, |level| level.compress).and_then(switched_on),
+            cache: nearest(levels, |level| level.cache).and_then(switched_on),
             request: merged(levels, |level| level.request, merge_request),
             response: merged(levels, |level| level.response, merge_response),
         }
+    }
+}
+
+impl Effective {
+    /// Whether everybody may call.
+    pub fn is_public(&self) -> bool {
+        self.auth.as_ref().is_some_and(|auth| auth.value == Auth::Public)
     }
 }
 

@@ -5,9 +5,9 @@ use super::versions::{Variant, Way, variants};
 use crate::actions::to::To;
 use crate::actions::{Action, Fallback};
 use crate::build::{Bind, Build, problem, unknown};
+use crate::cache::rules::{Binding, Rules};
 use crate::compress::Compress;
 use crate::config::document::{Api, Document, Route as Written};
-use crate::filters::auth::rules::Auth;
 use crate::filters::limits::Plans;
 use crate::filters::{Chain, Settings};
 use crate::observe::RouteFields;
@@ -43,6 +43,7 @@ struct One<'a> {
 /// What answers the requests of a route.
 struct Answers {
     action: Action,
+    cache: Option<Arc<Rules>>,
     fallback: Option<Fallback>,
 }
 
@@ -128,8 +129,23 @@ impl<'a> Compiler<'a> {
         let chain = self.chain(one, &effective, bind);
         let Some(action) = Action::new(to, bind, self.build, self.issues) else { return };
         let fallback = effective.fallback.as_ref().filter(|_| action.proxy().is_some());
-        let fallback = fallback.map(|rule| Fallback::new(&rule.value, false, bind, self.build, self.issues));
-        self.push(one, pattern.clone(), chain, Answers { action, fallback }, effective);
+        let cache = action.proxy().and_then(|_| self.cache(&effective, bind));
+        let fallback =
+            fallback.map(|rule| Fallback::new(&rule.value, cache.is_some(), bind, self.build, self.issues));
+        self.push(one, pattern.clone(), chain, Answers { action, cache, fallback }, effective);
+    }
+
+    /// What is kept of its answers; only what an upstream answers is.
+    fn cache(&mut self, effective: &Effective, bind: Bind<'_>) -> Option<Arc<Rules>> {
+        let written = effective.cache.as_ref()?;
+        let binding = Binding {
+            api: bind.api,
+            route: bind.route,
+            params: bind.params,
+            is_public: effective.is_public(),
+        };
+        let written = Spanned { value: &written.value, at: written.at };
+        Rules::new(&written, &binding, self.issues).map(Arc::new)
     }
 
     /// What every route must have; what is missing is reported.
@@ -241,12 +257,13 @@ impl<'a> Compiler<'a> {
             action: answers.action,
             fallback: answers.fallback,
             compress: effective.compress.as_ref().map(|rule| Compress::new(&rule.value)),
+            cache: answers.cache,
             timeouts: effective.timeouts.value,
             timeouts_at: effective.timeouts.at,
             answers_preflights: effective.cors.is_some(),
             body_max: effective.body.map(|max| max.value.0),
             forwarded: effective.request.value.forwarded.unwrap_or_default(),
-            is_public: effective.auth.as_ref().is_some_and(|auth| auth.value == Auth::Public),
+            is_public: effective.is_public(),
             auth_at: effective.auth.map_or(At::NOWHERE, |auth| auth.at),
         }));
     }

@@ -84,7 +84,8 @@ impl Pool {
     pub fn retire(&self) {
         let retired: Vec<Shared> = {
             let mut open = self.open.lock();
-            open.extract_if(.., |connection| connection.is_closed() || connection.is_idle(self.keep)).collect()
+            open.extract_if(.., |connection| connection.is_closed() || connection.is_idle(self.keep))
+                .collect()
         };
         drop(retired);
     }

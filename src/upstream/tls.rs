@@ -10,9 +10,7 @@ use std::sync::{Arc, LazyLock};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{
-    CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
-};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
@@ -103,11 +101,7 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Makes the handshake and gives the version that was agreed on: HTTP/1.1 when the target leaves it open.
-    pub(super) async fn handshake(
-        &self,
-        socket: Socket,
-        versions: Versions,
-    ) -> io::Result<(Socket, Spoken)> {
+    pub(super) async fn handshake(&self, socket: Socket, versions: Versions) -> io::Result<(Socket, Spoken)> {
         let connector = match versions {
             Versions::Http1 => &self.handshakes.http1,
             Versions::Http2 => &self.handshakes.http2,

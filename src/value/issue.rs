@@ -128,6 +128,8 @@ codes! {
     UNREACHABLE = 1311;
     /// Nothing is configured where at least one is needed.
     EMPTY = 1312;
+    /// A route knows who calls, and its cache does not say who may get an answer.
+    CACHE_UNSHARED = 1320;
     /// A definition is never used.
     UNUSED = 2007;
     /// Upstream certificates are not verified.

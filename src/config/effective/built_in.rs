@@ -36,25 +36,34 @@ pub(in crate::config) const BUILT_IN: &[(&str, &str)] = &[
     ("apis.*.routes.*.timeouts.idle", "60s"),
     ("apis.*.routes.*.timeouts.stream_idle", "10m"),
     ("apis.*.routes.*.body.max", "10MiB"),
+    ("apis.*.routes.*.cache.respect_origin", "true"),
+    ("apis.*.routes.*.cache.set_cookie", "refuse"),
+    ("apis.*.routes.*.cache.max_object", "1MiB"),
+    ("apis.*.routes.*.cache.client_directives", "obey"),
     ("apis.*.routes.*.request.forwarded", "x-forwarded"),
 ];
 
 /// Adds the defaults that a tree of resolved routes does not mention.
 pub(super) fn complete(tree: &mut Node) {
     for (path, value) in BUILT_IN {
-        add(tree, path, value);
+        add(tree, path, value, path.starts_with(WHERE_WRITTEN));
     }
 }
 
-fn add(node: &mut Node, path: &str, value: &str) {
+/// What an empty map would turn on: only where it is written it has defaults.
+const WHERE_WRITTEN: &str = "apis.*.routes.*.cache.";
+
+fn add(node: &mut Node, path: &str, value: &str, where_written: bool) {
     // Anything but a map is a word of its own, such as `none`, that leaves no room for details.
     let Kind::Map(entries) = &mut node.kind else { return };
     let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
     match rest {
-        Some(rest) if key == "*" => entries.iter_mut().for_each(|entry| add(&mut entry.value, rest, value)),
+        Some(rest) if key == "*" => {
+            entries.iter_mut().for_each(|entry| add(&mut entry.value, rest, value, where_written));
+        }
         Some(rest) => {
-            if let Some(value_of_key) = present(entries, key, is_map_of_names(key)) {
-                add(value_of_key, rest, value);
+            if let Some(value_of_key) = present(entries, key, where_written || is_map_of_names(key)) {
+                add(value_of_key, rest, value, where_written);
             }
         }
         None if entries.iter().any(|entry| entry.key.value == key) => {}

@@ -8,8 +8,10 @@ use super::built_in_entry;
 use crate::value::Spanned;
 
 /// The inherited settings.
-const INHERITED: [&str; 10] =
-    ["auth", "limits", "cors", "ip", "timeouts", "body", "fallback", "compress", "request", "response"];
+const INHERITED: [&str; 11] = [
+    "auth", "limits", "cors", "ip", "timeouts", "body", "cache", "fallback", "compress", "request",
+    "response",
+];
 
 /// Those that are put together key by key, header maps by name. Of the others, the nearest one holds.
 const MERGED: [&str; 2] = ["request", "response"];

@@ -1,6 +1,6 @@
+use super::super::conversation::{Event, Fault, Framing, Part};
 use super::body::Decoder;
 use super::head::{framing, take_response, write_request};
-use super::super::conversation::{Event, Fault, Framing, Part};
 use super::*;
 use crate::exchange::{RequestHead, ResponseHead};
 use bytes::{Bytes, BytesMut};

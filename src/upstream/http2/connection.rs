@@ -123,11 +123,7 @@ impl Drop for Seat {
 }
 
 /// Moves the frames of a connection until it ends: by itself when neither its pool nor a stream holds it any more.
-pub(super) async fn drive(
-    mut connection: Connection<Socket, Bytes>,
-    state: Arc<State>,
-    pool: Weak<Pool>,
-) {
+pub(super) async fn drive(mut connection: Connection<Socket, Bytes>, state: Arc<State>, pool: Weak<Pool>) {
     let keep = pool.upgrade().map_or(Duration::ZERO, |pool| pool.keep);
     let look = keep.clamp(LOOK.0, LOOK.1);
     let (mut ping, mut asked) = (connection.ping_pong(), Instant::now());

@@ -315,7 +315,8 @@ fn compose(mut head: RequestHead, trailers: bool, secure: bool) -> Option<Reques
     let host = head.headers.remove(HOST)?;
     let mut parts = head.uri.into_parts();
     parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Some(Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host.as_bytes())).ok()?);
+    parts.authority =
+        Some(Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host.as_bytes())).ok()?);
     parts.path_and_query = parts.path_and_query.or(Some(PathAndQuery::from_static("/")));
     head.uri = Uri::from_parts(parts).ok()?;
     head.version = Version::HTTP_2;
