@@ -4,5 +4,14 @@
 //! used is told by pure functions; where it is kept knows nothing of HTTP but which requests select it.
 
 mod stored;
+pub mod fill;
+pub mod flight;
+pub mod purge;
+mod table;
+pub mod memory;
+pub mod store;
 
+pub use fill::{Body, Broken, Filler, Reader, Taken};
+pub use memory::Look;
+pub use store::{Ask, Fill, Follow, Followed, Joined, Store};
 pub use stored::{Facts, Key, Stored};
