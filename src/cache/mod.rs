@@ -17,5 +17,15 @@ pub mod vary;
 mod why;
 
 pub use key::canonical_url;
+pub mod fill;
+pub mod flight;
+pub mod purge;
+mod table;
+pub mod memory;
+pub mod store;
+
+pub use fill::{Body, Broken, Filler, Reader, Taken};
+pub use memory::Look;
+pub use store::{Ask, Fill, Follow, Followed, Joined, Store};
 pub use stored::{Facts, Key, Stored};
 pub use why::Why;

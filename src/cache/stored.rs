@@ -1,7 +1,9 @@
 //! One stored answer and what it is found by.
 
+use super::vary;
 use crate::exchange::ResponseHead;
-use http::{HeaderName, HeaderValue};
+use http::header::{ETAG, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -76,6 +78,22 @@ impl<Body> Stored<Body> {
     /// Whether it was made stale before its time.
     pub fn is_expired(&self) -> bool {
         self.expired.load(Ordering::Acquire)
+    }
+
+    /// Whether it is the answer for a request with these fields (RFC 9111 section 4.1).
+    pub fn is_selected_by(&self, headers: &HeaderMap) -> bool {
+        vary::matches(&self.vary, headers)
+    }
+
+    /// The last moment at which it can be given without asking, or when nothing better is to be had; without limit when it can
+    /// be validated. Milliseconds since 1970.
+    pub fn useful_until(&self) -> u64 {
+        if self.head.headers.contains_key(ETAG) || self.head.headers.contains_key(LAST_MODIFIED) {
+            return u64::MAX;
+        }
+        let facts = &self.facts;
+        let stale = if facts.must_revalidate { 0 } else { facts.while_revalidating.max(facts.on_error) };
+        facts.received.saturating_add(facts.lifetime.saturating_add(stale).saturating_sub(facts.initial_age))
     }
 
     /// Has it validated before its next use (RFC 9111 section 4.4): it must not be given stale.

@@ -1,0 +1,142 @@
+//! Purges: what shall not be given any more, and how answers that are on their way meanwhile come to know of it.
+
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Purges that answers on their way can still be told of. Older answers are not kept.
+const REMEMBERED: usize = 1_024;
+
+/// What a purge is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Everything.
+    All,
+    /// One key, in all its variants.
+    Key(Box<[u8]>),
+    /// One address, `https://host/path?query`, under whatever key.
+    Url(Box<str>),
+    /// All addresses that begin so.
+    Prefix(Box<str>),
+    /// What has this tag.
+    Tag(Box<str>),
+}
+
+/// A purge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// What it is for.
+    pub what: What,
+    /// Whether it is only validated before its next use, and still there when the upstream is not.
+    pub soft: bool,
+}
+
+impl Purge {
+    /// Whether it is for the answer with this key, address and tags.
+    pub fn meets(&self, key: &[u8], url: &str, tags: &[Box<str>]) -> bool {
+        match &self.what {
+            What::All => true,
+            What::Key(purged) => **purged == *key,
+            What::Url(purged) => **purged == *url,
+            What::Prefix(prefix) => url.starts_with(&**prefix),
+            What::Tag(tag) => tags.contains(tag),
+        }
+    }
+}
+
+/// What has become of an answer that was asked for a while ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing was purged that it is.
+    Untouched,
+    /// It must be validated.
+    Invalid,
+    /// It must not be kept.
+    Purged,
+}
+
+/// The purges so far, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Purges(Mutex<Recent>);
+
+#[derive(Debug, Default)]
+struct Recent {
+    made: u64,
+    last: VecDeque<Arc<Purge>>,
+}
+
+impl Purges {
+    /// How many there have been.
+    pub fn made(&self) -> u64 {
+        self.0.lock().made
+    }
+
+    /// Adds one. It must be here before it is applied to what is stored.
+    pub fn add(&self, purge: Arc<Purge>) {
+        let mut recent = self.0.lock();
+        if recent.last.len() >= REMEMBERED {
+            recent.last.pop_front();
+        }
+        recent.last.push_back(purge);
+        recent.made += 1;
+    }
+
+    /// What those since `made` mean for the answer with this key, address and tags.
+    pub fn fate(&self, made: u64, key: &[u8], url: &str, tags: &[Box<str>]) -> Fate {
+        let recent = self.0.lock();
+        let since = usize::try_from(recent.made.saturating_sub(made)).unwrap_or(usize::MAX);
+        if since > recent.last.len() {
+            return Fate::Purged;
+        }
+        let met = recent.last.iter().rev().take(since).filter(|purge| purge.meets(key, url, tags));
+        met.fold(Fate::Untouched, |fate, purge| match (fate, purge.soft) {
+            (Fate::Purged, _) | (_, false) => Fate::Purged,
+            (_, true) => Fate::Invalid,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn purge(what: What, soft: bool) -> Arc<Purge> {
+        Arc::new(Purge { what, soft })
+    }
+
+    #[test]
+    fn a_purge_meets_what_it_says() {
+        let meets = |what| purge(what, false).meets(b"key", "https://a.b/c?d=1", &["x".into(), "y".into()]);
+        assert!(meets(What::All));
+        assert!(meets(What::Key(b"key"[..].into())) && !meets(What::Key(b"ke"[..].into())));
+        assert!(meets(What::Url("https://a.b/c?d=1".into())) && !meets(What::Url("https://a.b/c".into())));
+        assert!(meets(What::Prefix("https://a.b/".into())) && !meets(What::Prefix("http://a.b/".into())));
+        assert!(meets(What::Tag("y".into())) && !meets(What::Tag("z".into())));
+    }
+
+    #[test]
+    fn what_was_asked_for_before_a_purge_knows_of_it_and_what_came_after_does_not() {
+        let purges = Purges::default();
+        let fate = |made| purges.fate(made, b"key", "https://a.b/c", &["x".into()]);
+        let began = purges.made();
+        assert_eq!(fate(began), Fate::Untouched);
+        purges.add(purge(What::Tag("other".into()), false));
+        assert_eq!(fate(began), Fate::Untouched);
+        purges.add(purge(What::Tag("x".into()), true));
+        assert_eq!(fate(began), Fate::Invalid);
+        purges.add(purge(What::Url("https://a.b/c".into()), false));
+        purges.add(purge(What::Tag("x".into()), true));
+        assert_eq!(fate(began), Fate::Purged);
+        assert_eq!(fate(purges.made()), Fate::Untouched);
+    }
+
+    #[test]
+    fn nothing_is_kept_that_more_purges_have_passed_by_than_are_remembered() {
+        let purges = Purges::default();
+        (0..REMEMBERED).for_each(|_| purges.add(purge(What::Tag("other".into()), false)));
+        assert_eq!(purges.fate(0, b"key", "", &[]), Fate::Untouched);
+        purges.add(purge(What::Tag("other".into()), false));
+        assert_eq!(purges.fate(0, b"key", "", &[]), Fate::Purged);
+        assert_eq!(purges.fate(1, b"key", "", &[]), Fate::Untouched);
+    }
+}

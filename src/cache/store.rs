@@ -1,0 +1,273 @@
+//! The cache as a whole: what is kept, what is on its way, and who waits for it.
+//!
+//! ```text
+//! look_up ── Hit ──────────────────────────────► judge it, answer
+//!    │
+//!    └─ otherwise: join ─ Follow ─ wait ─ Answer ► judge it, answer from a body that may still be coming
+//!              │                    │
+//!              └─ Ask ◄─────────────┘
+//!                  ├─ answered ► Fill: push … finish, kept when all of it has come
+//!                  ├─ keep       after a 304: another head for a body that is there
+//!                  ├─ declined   not for others
+//!                  └─ dropped    the next follower asks
+//! ```
+
+use super::fill::{Budget, Filler};
+use super::flight::{self, Flights, Lead};
+use super::memory::{Look, Memory};
+use super::purge::{Fate, Purge, Purges};
+use super::{Body, Key, Stored};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Share of the memory's size that bodies on their way may hold beside it: a quarter.
+const COMING: usize = 4;
+
+/// The time, in milliseconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// All stored answers. One for the process; outlives reloads.
+pub struct Store {
+    memory: Memory,
+    flights: Arc<Flights>,
+    purges: Purges,
+    coming: Arc<Budget>,
+    purged: AtomicU64,
+}
+
+/// What a request that has found nothing does.
+#[derive(Debug)]
+pub enum Joined {
+    /// It asks the origin.
+    Ask(Ask),
+    /// Another one does; it can wait for that.
+    Follow(Follow),
+}
+
+/// What a follower has waited for.
+#[derive(Debug)]
+pub enum Followed {
+    /// An answer for it; the body may still be coming.
+    Answer(Arc<Stored<Body>>),
+    /// It asks the origin.
+    Ask(Ask),
+}
+
+impl Store {
+    /// Of so many bytes of memory.
+    pub fn new(memory: usize) -> Arc<Store> {
+        Arc::new(Store {
+            memory: Memory::new(memory),
+            flights: Arc::default(),
+            purges: Purges::default(),
+            coming: Arc::new(Budget::new(memory / COMING)),
+            purged: AtomicU64::new(0),
+        })
+    }
+
+    /// Changes how many bytes of memory there are.
+    pub fn set_memory(&self, bytes: usize) {
+        self.coming.set_most(bytes / COMING);
+        self.memory.set_most(bytes, now());
+    }
+
+    /// The newest answer for a request of this key with these fields, whether it may be used or not.
+    pub fn look_up(&self, key: &Key, headers: &HeaderMap) -> Look {
+        self.memory.get(&key.text, headers)
+    }
+
+    /// Asks the origin, or waits for whoever does.
+    pub fn join(self: &Arc<Self>, key: &Key) -> Joined {
+        // Purges from here on concern the answer.
+        let made = self.purges.made();
+        match self.flights.join(&key.text) {
+            flight::Joined::Lead(lead) => Joined::Ask(self.ask(&key.text, Some(lead), made)),
+            flight::Joined::Follow(follow) => {
+                Joined::Follow(Follow { store: self.clone(), key: key.text.as_slice().into(), follow })
+            }
+            flight::Joined::Alone => Joined::Ask(self.ask(&key.text, None, made)),
+        }
+    }
+
+    /// Asks the origin whoever else does: where a request must not wait for another's answer.
+    pub fn alone(self: &Arc<Self>, key: &Key) -> Ask {
+        self.ask(&key.text, None, self.purges.made())
+    }
+
+    /// Asks the origin unless somebody does: to validate in the background.
+    pub fn renew(self: &Arc<Self>, key: &Key) -> Option<Ask> {
+        let made = self.purges.made();
+        self.flights.lead(&key.text).map(|lead| self.ask(&key.text, Some(lead), made))
+    }
+
+    fn ask(self: &Arc<Self>, key: &[u8], lead: Option<Lead>, made: u64) -> Ask {
+        Ask { store: self.clone(), key: key.into(), lead, made }
+    }
+
+    /// A body for an answer that is coming; it is not kept when it gets longer than `most` bytes.
+    pub fn body(&self, most: u64) -> (Body, Filler) {
+        Body::coming(most, self.coming.clone())
+    }
+
+    /// Applies a purge to what is stored and to what is on its way. Gives how many stored answers it has met.
+    pub fn purge(&self, purge: Purge) -> usize {
+        let purge = Arc::new(purge);
+        self.purges.add(purge.clone());
+        self.purged.fetch_add(1, Ordering::Relaxed);
+        self.memory.purge(&purge)
+    }
+
+    /// Keeps an answer that was asked for after `made` purges.
+    fn keep(&self, key: &[u8], stored: &Arc<Stored<Body>>, made: u64) -> bool {
+        let fate = || self.purges.fate(made, key, &stored.url, &stored.tags);
+        if fate() == Fate::Purged {
+            return false;
+        }
+        let kept = self.memory.put(key, stored.clone(), now());
+        // A purge that came in between has not met it.
+        match fate() {
+            Fate::Untouched => {}
+            Fate::Invalid => stored.invalidate(),
+            Fate::Purged => {
+                self.memory.forget(key, stored);
+                return false;
+            }
+        }
+        self.flights.accept(key);
+        kept
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({:?}, {:?})", self.memory.held(), self.flights)
+    }
+}
+
+/// A request to the origin whose answer may be kept. Dropped, the next one who waits for it asks.
+#[derive(Debug)]
+pub struct Ask {
+    store: Arc<Store>,
+    key: Box<[u8]>,
+    lead: Option<Lead>,
+    made: u64,
+}
+
+impl Ask {
+    /// Whether others may wait for the answer.
+    pub fn leads(&self) -> bool {
+        self.lead.is_some()
+    }
+
+    /// There is an answer to keep, made with a body of [`Store::body`] that comes through `filler`. Who waits gets it at once.
+    pub fn answered(self, stored: Stored<Body>, filler: Filler) -> Fill {
+        let stored = Arc::new(owned(stored));
+        if let Some(lead) = &self.lead {
+            lead.answered(stored.clone());
+        }
+        Fill { ask: self, stored, filler }
+    }
+
+    /// There is another head for a body that is whole (RFC 9111 section 4.3.4). Who waits gets it at once.
+    pub fn keep(self, stored: Stored<Body>) -> Arc<Stored<Body>> {
+        let stored = Arc::new(owned(stored));
+        self.store.keep(&self.key, &stored, self.made);
+        if let Some(lead) = &self.lead {
+            lead.answered(stored.clone());
+        }
+        stored
+    }
+
+    /// The answer is not for others: those who wait ask for themselves, and nobody waits for this key for a while.
+    pub fn declined(mut self) {
+        if let Some(lead) = self.lead.take() {
+            lead.declined();
+        }
+    }
+}
+
+/// An answer whose body is coming. Dropped before its end, it is broken and not kept.
+#[derive(Debug)]
+pub struct Fill {
+    // Before the rest: whoever still waits must not wait for what is broken.
+    filler: Filler,
+    stored: Arc<Stored<Body>>,
+    ask: Ask,
+}
+
+impl Fill {
+    /// The answer.
+    pub fn stored(&self) -> &Arc<Stored<Body>> {
+        &self.stored
+    }
+
+    /// Appends to the body.
+    pub fn push(&mut self, bytes: Bytes) {
+        self.filler.push(bytes);
+    }
+
+    /// Whether the body is kept so far.
+    pub fn is_kept(&self) -> bool {
+        self.filler.is_kept()
+    }
+
+    /// Waits until somebody wants more; see [`Filler::room`].
+    pub async fn room(&self) -> bool {
+        self.filler.room().await
+    }
+
+    /// That was the whole body. Gives whether the answer is kept.
+    pub fn finish(self) -> bool {
+        let Fill { filler, stored, ask } = self;
+        // Kept before the flight ends, so that who comes between finds one or the other.
+        filler.finish(true) && ask.store.keep(&ask.key, &stored, ask.made)
+    }
+}
+
+/// Waits for what another request asks the origin.
+#[derive(Debug)]
+pub struct Follow {
+    store: Arc<Store>,
+    key: Box<[u8]>,
+    follow: flight::Follow,
+}
+
+impl Follow {
+    /// Waits for an answer that these request fields select, but not longer than `limit`.
+    pub async fn wait(self, headers: &HeaderMap, limit: Duration) -> Followed {
+        let Follow { store, key, follow } = self;
+        let lead = match follow.wait(headers, limit).await {
+            flight::Followed::Answer(stored) => return Followed::Answer(stored),
+            flight::Followed::Lead(lead) => Some(lead),
+            flight::Followed::Alone => None,
+        };
+        // Nothing has been asked yet: only purges from here on concern the answer.
+        let made = store.purges.made();
+        Followed::Ask(store.ask(&key, lead, made))
+    }
+}
+
+/// The same with fields of its own: as received they hold on to the whole buffer that they were read into.
+fn owned(mut stored: Stored<Body>) -> Stored<Body> {
+    let mut headers = HeaderMap::with_capacity(stored.head.headers.len());
+    for (name, value) in &stored.head.headers {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(mut own)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+            own.set_sensitive(value.is_sensitive());
+            headers.append(name, own);
+        }
+    }
+    stored.head.headers = headers;
+    stored.head.extensions = http::Extensions::new();
+    stored
+}
+
+#[cfg(test)]
+mod tests;
