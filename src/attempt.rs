@@ -1,6 +1,6 @@
 //! The attempts of one request: which upstream, which target, how often, and what is counted of them.
 
-use crate::actions::Arm;
+use crate::actions::{Arm, Proxy, Resort};
 use crate::exchange::{Exchange, RequestHead};
 use crate::observe::metrics::Attempt;
 use crate::outcome;
@@ -17,6 +17,8 @@ const MAX: u32 = 2;
 /// What a request has tried, and what it holds. Dropping it gives everything back.
 #[derive(Default)]
 pub struct Attempts {
+    /// The resort of the route's fallback that this is about.
+    resort: Option<usize>,
     arm: Option<usize>,
     key: Option<[u8; 8]>,
     lease: Option<Lease>,
@@ -24,12 +26,17 @@ pub struct Attempts {
 }
 
 impl Attempts {
+    /// For the upstream that is a resort of the route's fallback.
+    pub fn of_resort(number: usize) -> Attempts {
+        Attempts { resort: Some(number), ..Attempts::default() }
+    }
+
     /// Decides to which upstream the request goes and takes a target of it.
     ///
     /// # Errors
     /// There is no target to take.
     pub fn begin(&mut self, route: &Route, head: &RequestHead, x: &Exchange) -> Result<(), Kind> {
-        let Some(proxy) = route.action.proxy() else { return Ok(()) };
+        let Some(proxy) = self.proxy(route) else { return Ok(()) };
         let (number, arm) = proxy.choose(head, x).ok_or(Kind::NO_TARGET)?;
         self.arm = Some(number);
         self.key = arm.key.as_ref().and_then(|key| key.hash(head, x)).map(u64::to_le_bytes);
@@ -48,7 +55,17 @@ impl Attempts {
 
     /// The upstream that was decided on.
     pub fn arm<'r>(&self, route: &'r Route) -> Option<&'r Arm> {
-        route.action.proxy()?.arms().get(self.arm?)
+        self.proxy(route)?.arms().get(self.arm?)
+    }
+
+    fn proxy<'r>(&self, route: &'r Route) -> Option<&'r Proxy> {
+        match self.resort {
+            None => route.action.proxy(),
+            Some(number) => match route.fallback.as_ref()?.resorts.get(number)? {
+                Resort::Upstream(proxy) => Some(proxy),
+                Resort::Stale | Resort::Respond(_) => None,
+            },
+        }
     }
 
     /// The target that is held.

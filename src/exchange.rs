@@ -19,7 +19,7 @@ pub type RequestHead = http::request::Parts;
 pub type ResponseHead = http::response::Parts;
 
 /// Facts about one request. The request head itself stays with the engine and is passed beside it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Exchange {
     /// When the request head had been read.
     pub started: Instant,
@@ -57,6 +57,10 @@ pub struct Exchange {
     pub limit: Option<Arc<str>>,
     /// Whether nothing may be counted, because the request is only explained.
     pub explaining: bool,
+    /// What the cache did: `hit`, `stale`, `revalidated`, `collapsed`, `miss` or `bypass`.
+    pub cache: Option<&'static str>,
+    /// What stands in for the upstream's answer: `stale`, `upstream` or `respond`.
+    pub fallback: Option<&'static str>,
     /// What was tried upstream.
     pub tries: Tries,
 }
@@ -102,7 +106,7 @@ pub struct ClientCertificate {
 }
 
 /// What a set of limits said of a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Limited {
     /// The limits.
     pub policies: Arc<Policies>,
@@ -120,7 +124,7 @@ pub struct Policies {
 }
 
 /// What was tried upstream.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tries {
     /// Number of attempts.
     pub count: u32,
@@ -182,6 +186,8 @@ impl Default for Exchange {
             limited: SmallVec::new(),
             limit: None,
             explaining: false,
+            cache: None,
+            fallback: None,
             tries: Tries::default(),
         }
     }

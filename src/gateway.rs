@@ -4,7 +4,13 @@
 //! cleartext are relayed without its proxying, whoever the client is; so are WebSockets of HTTP/1.1 clients to such targets.
 //! What is left to the engine is told where that is decided.
 
+mod cached;
+mod encode;
+mod fallback;
+mod filling;
+mod give;
 mod relay;
+mod renew;
 mod respond;
 mod serve;
 mod tunnel;
@@ -12,6 +18,9 @@ mod tunnel;
 pub use serve::Served;
 
 use crate::attempt::Attempts;
+use crate::cache::status::CacheStatus;
+use crate::cache::{Body, Stored};
+use crate::compress::Encoder;
 use crate::exchange::{Exchange, RequestHead};
 use crate::filters::too_large;
 use crate::forward;
@@ -26,6 +35,7 @@ use crate::upstream::http1::Switched;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use cached::Caching;
 use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -79,6 +89,18 @@ pub struct Context {
     body_left: u64,
     /// Whether what was sent upstream may be sent again.
     sent_idempotent: bool,
+    /// What the cache has to do with the answer that is waited for.
+    caching: Option<Box<Caching>>,
+    /// What the cache did with a request that it only lets pass.
+    cache_status: Option<CacheStatus<'static>>,
+    /// What is stored, should nothing better be had.
+    old: Option<Arc<Stored<Body>>>,
+    /// Whether a final answer is looked at before anything of it goes to the client.
+    holds: bool,
+    /// An answer that is not good enough, should nothing better be had.
+    spare: Option<Box<relay::Held>>,
+    /// What the answer's body is compressed by.
+    encoder: Option<Box<Encoder>>,
     /// Whether the target may make a WebSocket of the connection.
     websocket: bool,
     /// When it has.
@@ -104,6 +126,12 @@ impl ProxyHttp for Gateway {
             refusal: None,
             body_left: u64::MAX,
             sent_idempotent: false,
+            caching: None,
+            cache_status: None,
+            old: None,
+            holds: false,
+            spare: None,
+            encoder: None,
             websocket: false,
             switched: None,
             leaving: self.leaving.clone(),
@@ -132,7 +160,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
-        ctx.relay(session).await.map(|()| false)
+        ctx.answer(session).await.map(|()| false)
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<Box<HttpPeer>> {
@@ -200,7 +228,7 @@ impl ProxyHttp for Gateway {
             session.set_read_timeout(Some(route.timeouts.stream_idle));
         }
         let mut parts = take_response(head);
-        ctx.answered(session, &mut parts);
+        ctx.answered(session, &mut parts, false);
         *head = parts.into();
         Ok(())
     }

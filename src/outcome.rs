@@ -2,7 +2,7 @@
 
 use crate::observe::metrics::Attempt;
 use crate::reply::Kind;
-use crate::upstream::PickError;
+use crate::upstream::{Fault, PickError};
 use pingora::{Error, ErrorSource, ErrorType};
 
 /// What the engine calls a chunk size that is none, and a body that ends before its length.
@@ -52,6 +52,15 @@ fn upstream(error: &ErrorType) -> Kind {
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Kind::UPSTREAM_CLOSED,
         other if *other == PREMATURE_BODY_END => Kind::UPSTREAM_CLOSED,
         _ => Kind::UPSTREAM_INVALID,
+    }
+}
+
+/// The problem of an answer that cannot be had.
+pub fn fault(fault: Fault) -> Kind {
+    match fault {
+        Fault::Closed => Kind::UPSTREAM_CLOSED,
+        Fault::Invalid(_) => Kind::UPSTREAM_INVALID,
+        Fault::Length | Fault::Unsayable => Kind::BAD_REQUEST,
     }
 }
 

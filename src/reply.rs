@@ -116,6 +116,8 @@ kinds! {
     CONNECT_TIMEOUT = 504, 4, "upstream-connect-timeout", "The server behind the gateway did not answer in time";
     /// No answer from the upstream in time.
     UPSTREAM_TIMEOUT = 504, 4, "upstream-timeout", "The server behind the gateway did not answer in time";
+    /// The client wants nothing but what is stored (`only-if-cached`), and nothing is that will do.
+    NOT_STORED = 504, 5, "not-stored", "Nothing is stored for this request";
     /// Something in tollgate itself.
     INTERNAL = 500, 13, "internal", "The gateway failed";
     /// Nothing was said over a WebSocket for `timeouts.stream_idle`. Never sent; only logged.

@@ -16,6 +16,7 @@ use crate::auth::Named;
 use crate::auth::guard::Guard;
 use crate::auth::jwks::Jwks;
 use crate::build::Build;
+use crate::cache::Store;
 use crate::config::Loaded;
 use crate::config::document::{
     AccessLogTo, AdminBind, ClientProtocol, Document, Listener as Written, Threads, TrustFrom,
@@ -57,6 +58,10 @@ pub struct Snapshot {
     pub table: Table,
     /// The routes, by the numbers that the table gives.
     pub routes: Vec<Arc<Route>>,
+    /// Stored answers.
+    pub cache: Arc<Store>,
+    /// Whether any route keeps some.
+    pub caches: bool,
     /// The upstreams in the order of the file.
     pub upstreams: Vec<Arc<Upstream>>,
     /// The listeners in the order of the file.
@@ -99,6 +104,8 @@ pub struct Shared {
     pub client: Arc<Client>,
     /// Counters of limits and quotas.
     pub memory: Arc<Memory>,
+    /// Stored answers.
+    pub cache: Arc<Store>,
     /// What keeps them from growing.
     pub sweeper: Arc<Sweeper>,
     /// What clients' TLS sessions are kept with.
@@ -117,6 +124,7 @@ impl Shared {
             metrics,
             resolver: Arc::new(Resolver::new(&document.process.resolver)?),
             client: Arc::new(Client::new(None)),
+            cache: Store::new(64 << 20),
             sweeper: Arc::new(Sweeper(memory.clone())),
             tickets: Arc::new(Tickets::new()?),
             memory,
@@ -259,6 +267,8 @@ impl Snapshot {
         report_unused(document, &build, issues);
         Some(Snapshot {
             table: Table::new(rules),
+            cache: shared.cache.clone(),
+            caches: routes.iter().any(|route| route.cache.is_some()),
             routes,
             upstreams,
             listeners: document

@@ -166,6 +166,11 @@ impl Ask {
         self.lead.is_some()
     }
 
+    /// A body for the answer that is coming; see [`Store::body`].
+    pub fn body(&self, most: u64) -> (Body, Filler) {
+        self.store.body(most)
+    }
+
     /// There is an answer to keep, made with a body of [`Store::body`] that comes through `filler`. Who waits gets it at once.
     pub fn answered(self, stored: Stored<Body>, filler: Filler) -> Fill {
         let stored = Arc::new(owned(stored));

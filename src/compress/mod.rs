@@ -11,10 +11,9 @@ pub use encoder::Encoder;
 
 use crate::exchange::{RequestHead, ResponseHead};
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
-    TRANSFER_ENCODING, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method};
 use rules::{CompressRule, MediaType};
 
 /// A content coding (RFC 9110 section 8.4.1).
@@ -58,7 +57,7 @@ impl Compress {
     }
 
     /// Prepares an answer for the coding that the client likes best and gives what its body must go through; `None` when it
-    /// stays as it is. `ends`: whether there is no body.
+    /// stays as it is. `ends`: whether there is no body. How the body is told from what follows is for whoever sends it.
     pub fn begin(&self, request: &RequestHead, head: &mut ResponseHead, ends: bool) -> Option<Encoder> {
         if !self.is_eligible(head) {
             return None;
@@ -70,11 +69,11 @@ impl Compress {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         headers.remove(ACCEPT_RANGES);
         weaken(headers);
-        let bodiless = ends || request.method == Method::HEAD;
-        if headers.remove(CONTENT_LENGTH).is_some() && !bodiless && request.version == Version::HTTP_11 {
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        headers.remove(CONTENT_LENGTH);
+        match ends || request.method == Method::HEAD {
+            true => None,
+            false => Encoder::new(coding),
         }
-        if bodiless { None } else { Encoder::new(coding) }
     }
 
     fn is_eligible(&self, head: &ResponseHead) -> bool {
@@ -170,7 +169,6 @@ mod tests {
         assert_eq!(text(&head, "content-encoding"), "gzip");
         assert_eq!(text(&head, "etag"), "W/\"a\"");
         assert_eq!(text(&head, "vary"), "origin, accept-encoding");
-        assert_eq!(text(&head, "transfer-encoding"), "chunked");
         assert!(!head.headers.contains_key("content-length") && !head.headers.contains_key("accept-ranges"));
     }
 
@@ -213,9 +211,7 @@ mod tests {
         let mut head = answer(200, &[("content-type", "text/css"), ("content-length", "9000")]);
         assert!(compress.begin(&request, &mut head, true).is_none());
         assert_eq!(text(&head, "content-encoding"), "br");
-        assert!(
-            !head.headers.contains_key("content-length") && !head.headers.contains_key("transfer-encoding")
-        );
+        assert!(!head.headers.contains_key("content-length"));
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! the head of an answer and the pauses within.
 
 use super::Context;
-use crate::exchange::{RequestHead, has_token};
+use crate::exchange::{RequestHead, ResponseHead, has_token};
 use crate::forward;
+use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
 use crate::upstream::{Conversation, Event, Fault, Framing, Outgoing, Part, Pool, Unreached};
@@ -18,6 +19,7 @@ use pingora::proxy::Session;
 use pingora::time::timeout;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -30,6 +32,26 @@ enum End {
     Client(Box<Error>),
     /// The target failed.
     Target(Kind),
+}
+
+/// A final answer of which nothing has gone to the client yet.
+pub(super) struct Held {
+    /// Its head, as the target sent it.
+    pub(super) head: ResponseHead,
+    /// Whether it ends with its head.
+    pub(super) ends: bool,
+    /// Where the rest of it comes from.
+    pub(super) target: Conversation,
+    /// Where that goes then.
+    pub(super) pool: Arc<Pool>,
+}
+
+/// How far an answer has come.
+enum Course {
+    /// To its end.
+    Over,
+    /// To its head, which is held back.
+    Head(Box<ResponseHead>, bool),
 }
 
 /// What has happened.
@@ -48,11 +70,12 @@ struct Turn {
 }
 
 impl Context {
-    /// Has the request answered by a target: by the first one, or by another one where nothing can have happened yet.
+    /// Has the request answered by a target: by the first one, or by another one where nothing can have happened yet. An answer
+    /// that is to be looked at first ([`Context::holds`]) is given back; it goes on with [`Context::pass_held`].
     ///
     /// # Errors
     /// As from the engine; an error of the target carries a refusal.
-    pub(super) async fn relay(&mut self, session: &mut Session) -> pingora::Result<()> {
+    pub(super) async fn relay(&mut self, session: &mut Session) -> pingora::Result<Option<Box<Held>>> {
         let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
         loop {
             let lease = self.attempts.hold(&route, &mut self.exchange);
@@ -69,13 +92,16 @@ impl Context {
             if upgrade {
                 target.offer(forward::WEBSOCKET);
             }
-            match self.converse(session, &mut target, &route).await {
-                Ok(()) => {
+            match self.ask(session, &mut target, &route).await {
+                Ok(Course::Head(head, ends)) => {
+                    return Ok(Some(Box::new(Held { head: *head, ends, target, pool })));
+                }
+                Ok(Course::Over) => {
                     match target.is_switched() {
                         true => self.switched = target.switched().map(Box::new),
                         false => pool.put(target),
                     }
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(End::Client(error)) => {
                     let kind = self.blame(session, &error);
@@ -94,6 +120,31 @@ impl Context {
                 }
             }
         }
+    }
+
+    /// Passes on an answer that was held back.
+    ///
+    /// # Errors
+    /// As from the engine; an error of the target carries a refusal.
+    pub(super) async fn pass_held(&mut self, session: &mut Session, held: Held) -> pingora::Result<()> {
+        let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
+        let Held { head, ends, mut target, pool } = held;
+        self.holds = false;
+        let passed = match self.pass_on(session, &mut target, Part::Head(head, ends)).await {
+            Ok(_) => self.converse(session, &mut target, &route).await.map(drop),
+            Err(end) => Err(end),
+        };
+        let error = match passed {
+            Ok(()) => {
+                pool.put(target);
+                return Ok(());
+            }
+            Err(End::Client(error)) => error,
+            Err(End::Target(kind)) => self.refuse(kind),
+        };
+        let kind = self.blame(session, &error);
+        self.attempts.failed(&route, &mut self.exchange, kind);
+        Err(error)
     }
 
     /// A connection that was kept, or a new one; `None` when there was none to be had here, but may be elsewhere.
@@ -146,14 +197,24 @@ impl Context {
     }
 
     /// Sends the request and passes the answer on, both at once.
+    async fn ask(
+        &mut self,
+        session: &mut Session,
+        target: &mut Conversation,
+        route: &Route,
+    ) -> Result<Course, End> {
+        self.begin_body(session, target).await?;
+        self.converse(session, target, route).await
+    }
+
+    /// Goes on with what has begun.
     async fn converse(
         &mut self,
         session: &mut Session,
         target: &mut Conversation,
         route: &Route,
-    ) -> Result<(), End> {
+    ) -> Result<Course, End> {
         let mut turn = Turn { asked: session.as_mut().is_body_done(), client_first: false };
-        self.begin_body(session, target, &mut turn.asked).await?;
         while !(target.is_over() || turn.asked && target.is_answered()) {
             let wait = self.limit(target, turn.asked, session, route);
             let happened = happens(session, target, turn);
@@ -167,7 +228,9 @@ impl Context {
                 Happened::Target(Ok(Event::Part(part))) => {
                     // A target that says much must not keep the client from saying something.
                     turn.client_first = !turn.asked;
-                    self.pass_on(session, target, part).await?;
+                    if let Some((head, ends)) = self.pass_on(session, target, part).await? {
+                        return Ok(Course::Head(head, ends));
+                    }
                 }
                 Happened::Target(Err(fault)) => return Err(fault.into()),
                 Happened::Client(Ok(_)) if turn.asked => {}
@@ -177,7 +240,7 @@ impl Context {
                 Happened::Client(Err(error)) => return Err(End::Client(error.into_down())),
             }
         }
-        Ok(())
+        Ok(Course::Over)
     }
 
     /// How long to wait for what happens next, and whose fault it is if nothing does.
@@ -206,7 +269,7 @@ impl Context {
     }
 
     /// Makes the head of an attempt.
-    fn outgoing(&mut self, session: &mut Session, upgrade: bool) -> Result<Outgoing, Problem> {
+    pub(super) fn outgoing(&mut self, session: &mut Session, upgrade: bool) -> Result<Outgoing, Problem> {
         let request: &RequestHead = session.req_header();
         let mut head = request.clone();
         let trailers = request.version == Version::HTTP_2 && has_token(&request.headers, &TE, "trailers");
@@ -226,27 +289,25 @@ impl Context {
         self.body_left = self.body_max();
         self.exchange.bytes_in = 0;
         let framing = request_framing(&mut head.headers, session.as_mut().is_body_empty())?;
+        if let Some(caching) = &mut self.caching {
+            caching.ask(&mut head);
+        }
         Ok(Outgoing { head, framing, trailers })
     }
 
     /// What there is of the body already goes out with the head: what an attempt before has read, or what has come by now.
-    async fn begin_body(
-        &mut self,
-        session: &mut Session,
-        target: &mut Conversation,
-        asked: &mut bool,
-    ) -> Result<(), End> {
+    async fn begin_body(&mut self, session: &mut Session, target: &mut Conversation) -> Result<(), End> {
         if session.as_mut().is_body_empty() {
             return Ok(());
         }
         session.as_mut().enable_retry_buffering();
         let piece = match session.as_mut().get_retry_buffer() {
             Some(read) => Some(Ok(Some(read))),
-            None if *asked => Some(Ok(None)),
+            None if session.as_mut().is_body_done() => Some(Ok(None)),
             None => at_once(session.downstream_session.read_body_or_idle(false)).await,
         };
         match piece {
-            Some(Ok(piece)) => *asked = self.pass_body(session, target, piece)?,
+            Some(Ok(piece)) => drop(self.pass_body(session, target, piece)?),
             Some(Err(error)) => return Err(End::Client(error.into_down())),
             None => {}
         }
@@ -266,32 +327,22 @@ impl Context {
         Ok(end)
     }
 
-    /// Passes a part of the answer on, and with it what else is there.
+    /// Passes a part of the answer on, and with it what else is there; gives its head, if that is held back.
     async fn pass_on(
         &mut self,
         session: &mut Session,
         target: &mut Conversation,
         part: Part,
-    ) -> Result<(), End> {
+    ) -> Result<Option<(Box<ResponseHead>, bool)>, End> {
         let mut tasks = Vec::with_capacity(2);
-        let (mut next, mut fault) = (Some(part), None);
+        let (mut next, mut fault, mut held) = (Some(part), None, None);
         while let Some(part) = next.take() {
             match part {
-                Part::Head(mut head, end) => {
-                    head.version = Version::HTTP_11;
-                    let interim = head.status.is_informational();
-                    if !interim {
-                        frame(&mut head, end);
-                        self.answered(session, &mut head);
-                    }
-                    tasks.push(HttpTask::Header(Box::new(head.into()), end));
+                Part::Head(head, ends) if self.holds && !head.status.is_informational() => {
+                    held = Some((Box::new(head), ends));
+                    break;
                 }
-                Part::Body(piece, end) => tasks.push(HttpTask::Body(Some(piece), end)),
-                // To a client over HTTP/1.1 they are left out by the engine, which is allowed (RFC 9110 section 6.5.1).
-                Part::Trailers(mut trailers) => {
-                    forward::strip_trailers(&mut trailers);
-                    tasks.push(HttpTask::Trailer(Some(Box::new(trailers))));
-                }
+                part => self.add(session, part, &mut tasks)?,
             }
             if tasks.len() < PARTS {
                 match target.buffered() {
@@ -300,9 +351,39 @@ impl Context {
                 }
             }
         }
+        self.flush_encoder(&mut tasks).map_err(|kind| End::Client(self.refuse(kind)))?;
         let sent = session.as_mut().response_duplex_vec(tasks).await;
         sent.map_err(|error| End::Client(error.into_down()))?;
-        fault.map_or(Ok(()), |fault| Err(fault.into()))
+        fault.map_or(Ok(held), |fault| Err(fault.into()))
+    }
+
+    /// Adds what the engine is to write for a part of an answer.
+    fn add(&mut self, session: &mut Session, part: Part, tasks: &mut Vec<HttpTask>) -> Result<(), End> {
+        match part {
+            Part::Head(mut head, ends) => {
+                head.version = Version::HTTP_11;
+                if !head.status.is_informational() {
+                    self.answered(session, &mut head, ends);
+                }
+                tasks.push(HttpTask::Header(Box::new(head.into()), ends));
+            }
+            Part::Body(piece, ends) => {
+                let piece = self.encode(piece, ends).map_err(|kind| End::Client(self.refuse(kind)))?;
+                if ends || !piece.is_empty() {
+                    tasks.push(HttpTask::Body(Some(piece), ends));
+                }
+            }
+            // To a client over HTTP/1.1 they are left out by the engine, which is allowed (RFC 9110 section 6.5.1).
+            Part::Trailers(mut trailers) => {
+                let rest = self.encode(Bytes::new(), true).map_err(|kind| End::Client(self.refuse(kind)))?;
+                if !rest.is_empty() {
+                    tasks.push(HttpTask::Body(Some(rest), false));
+                }
+                forward::strip_trailers(&mut trailers);
+                tasks.push(HttpTask::Trailer(Some(Box::new(trailers))));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -327,13 +408,6 @@ fn request_framing(headers: &mut HeaderMap, empty: bool) -> Result<Framing, Kind
     Ok(Framing::Length(length))
 }
 
-/// Says how the body is told from what follows, when the target said so by closing the connection.
-fn frame(head: &mut crate::exchange::ResponseHead, end: bool) {
-    if !end && !head.headers.contains_key(CONTENT_LENGTH) {
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-}
-
 impl From<Unreached> for Kind {
     fn from(unreached: Unreached) -> Kind {
         match unreached {
@@ -347,11 +421,7 @@ impl From<Unreached> for Kind {
 
 impl From<Fault> for End {
     fn from(fault: Fault) -> End {
-        End::Target(match fault {
-            Fault::Closed => Kind::UPSTREAM_CLOSED,
-            Fault::Invalid(_) => Kind::UPSTREAM_INVALID,
-            Fault::Length | Fault::Unsayable => Kind::BAD_REQUEST,
-        })
+        End::Target(outcome::fault(fault))
     }
 }
 

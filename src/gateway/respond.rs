@@ -5,8 +5,8 @@ use crate::exchange::{ResponseHead, declared_body};
 use crate::forward;
 use crate::head::reply_head;
 use crate::reply::Reply;
-use http::header::{CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::proxy::Session;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,21 +17,26 @@ pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// A request body no larger than this is read to its end after an early answer, so that the connection can be kept.
 const DRAIN_BYTES: usize = 64 << 10;
 
+/// Tells that an answer stands in for another, and what it is.
+const FALLBACK: HeaderName = HeaderName::from_static("tollgate-fallback");
+
 impl Context {
     /// The head of a target's final answer is there and goes to the client.
-    pub(super) fn answered(&mut self, session: &mut Session, head: &mut ResponseHead) {
+    pub(super) fn answered(&mut self, session: &mut Session, head: &mut ResponseHead, ends: bool) {
         self.attempts.answered(&mut self.exchange);
         if is_stream(head) {
             self.stream = Some(self.streams.hold());
         }
+        self.passed_cache(session, head);
+        self.send_head(session, head, ends);
+    }
+
+    /// Makes the head of somebody else's answer one for this client.
+    pub(super) fn send_head(&mut self, session: &mut Session, head: &mut ResponseHead, ends: bool) {
         forward::strip_hop_by_hop(head);
-        if session.req_header().version == Version::HTTP_10
-            && head.headers.remove(TRANSFER_ENCODING).is_some()
-        {
-            // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
-            session.set_keepalive(None);
-        }
         self.decorate(session, head);
+        self.begin_encoding(session, head, ends);
+        frame(session, head, ends);
     }
 
     /// What every answer gets, whoever made it.
@@ -40,6 +45,9 @@ impl Context {
             session.set_keepalive(None);
         }
         self.exchange.status = head.status.as_u16();
+        if let Some(resort) = self.exchange.fallback {
+            head.headers.insert(FALLBACK, HeaderValue::from_static(resort));
+        }
         head.headers.insert(&self.snapshot.telemetry.request_id, self.exchange.request_id.clone());
         let Some(route) = &self.route else { return };
         if let (Some(proxy), Some(arm)) = (route.action.proxy(), self.attempts.arm(route))
@@ -58,6 +66,7 @@ impl Context {
         self.exchange.problem = reply.problem;
         self.decorate(session, &mut head);
         let without_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
+        let body = self.encode_whole(session, &mut head, reply.body, without_body);
         // A client that waits for 100 may send its next request instead of the body: then nobody can tell the two apart.
         let waits = session.req_header().headers.contains_key(EXPECT);
         let small =
@@ -66,7 +75,7 @@ impl Context {
             session.set_close_on_response_before_downstream_finish(false);
         }
         session.write_response_header(Box::new(head.into()), without_body).await?;
-        let body = Some(reply.body).filter(|_| !without_body);
+        let body = Some(body).filter(|_| !without_body);
         // A stream without a body is ended here too: after an error the engine would not, but reset it.
         if body.is_some() || session.is_http2() {
             session.write_response_body(body, true).await?;
@@ -75,6 +84,21 @@ impl Context {
             drain(session).await;
         }
         Ok(())
+    }
+}
+
+/// Says how the body is told from what follows, when it does not say so itself.
+fn frame(session: &mut Session, head: &mut ResponseHead, ends: bool) {
+    head.headers.remove(TRANSFER_ENCODING);
+    if ends || head.headers.contains_key(CONTENT_LENGTH) {
+        return;
+    }
+    match session.req_header().version {
+        Version::HTTP_11 => drop(head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+        // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
+        Version::HTTP_10 => session.set_keepalive(None),
+        // Frames say it.
+        _ => {}
     }
 }
 

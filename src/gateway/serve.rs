@@ -31,7 +31,7 @@ impl Gateway {
         let answered = match ctx.admit(&mut session).await {
             Ok(None) => {
                 ctx.websocket = may_switch(&mut session);
-                ctx.relay(&mut session).await
+                ctx.answer(&mut session).await
             }
             Ok(Some(reply)) => ctx.respond(&mut session, reply).await,
             Err(problem) => {
@@ -174,7 +174,6 @@ impl Context {
         if let Some(reply) = route.chain.on_request(head, &mut self.exchange).await {
             return Ok(Some(reply));
         }
-        self.attempts.begin(route, head, &self.exchange)?;
         Ok(route.action.reply(head, &self.exchange))
     }
 }

@@ -39,7 +39,7 @@ impl Gateway {
     pub(super) async fn tunnel(&self, mut session: Session, switched: Box<Switched>, mut ctx: Box<Context>) {
         let Switched { mut head, socket, read } = *switched;
         forward::grant_websocket(&mut head);
-        ctx.answered(&mut session, &mut head);
+        ctx.answered(&mut session, &mut head, true);
         let request = take_request(session.req_header_mut());
         let timeouts = ctx.route.as_ref().map(|route| route.timeouts).unwrap_or_default();
         let mut bytes_out = 0;

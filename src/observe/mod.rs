@@ -132,6 +132,12 @@ fn write_line(
     }
     fields.caller(x);
     fields.number("status", x.status);
+    if let Some(cache) = x.cache {
+        fields.text("cache", cache);
+    }
+    if let Some(fallback) = x.fallback {
+        fields.text("fallback", fallback);
+    }
     if let Some(reason) = x.reason {
         fields.text("reason", reason);
     }

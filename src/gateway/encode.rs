@@ -1,0 +1,76 @@
+//! Compression in an answer's way: what the encoder holds back never keeps the client waiting.
+
+use super::Context;
+use crate::exchange::ResponseHead;
+use crate::reply::Kind;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use pingora::protocols::http::HttpTask;
+use pingora::proxy::Session;
+
+impl Context {
+    /// Has an answer compressed, if its route and its client want that. Its head is otherwise as it goes out.
+    pub(super) fn begin_encoding(&mut self, session: &Session, head: &mut ResponseHead, ends: bool) {
+        let compress = self.route.as_ref().and_then(|route| route.compress.as_ref());
+        self.encoder =
+            compress.and_then(|compress| compress.begin(session.req_header(), head, ends)).map(Box::new);
+    }
+
+    /// The body of an answer that is there as a whole; what cannot be compressed stays as it is.
+    pub(super) fn encode_whole(
+        &mut self,
+        session: &Session,
+        head: &mut ResponseHead,
+        body: Bytes,
+        ends: bool,
+    ) -> Bytes {
+        let Some(compress) = self.route.as_ref().and_then(|route| route.compress.as_ref()) else {
+            return body;
+        };
+        let Some(mut encoder) = compress.begin(session.req_header(), head, ends) else { return body };
+        match encoder.push(&body, false).and_then(|begin| Ok([begin, encoder.finish()?].concat())) {
+            Ok(encoded) => {
+                head.headers.insert(CONTENT_LENGTH, encoded.len().into());
+                encoded.into()
+            }
+            Err(_) => {
+                head.headers.remove(CONTENT_ENCODING);
+                head.headers.insert(CONTENT_LENGTH, body.len().into());
+                body
+            }
+        }
+    }
+
+    /// A piece of a body as it goes to the client; it may be empty where nothing is compressed yet.
+    ///
+    /// # Errors
+    /// The encoder has failed.
+    pub(super) fn encode(&mut self, piece: Bytes, ends: bool) -> Result<Bytes, Kind> {
+        let Some(encoder) = &mut self.encoder else { return Ok(piece) };
+        let encoded = encoder.push(&piece, false).map_err(|_| Kind::INTERNAL)?;
+        if !ends {
+            return Ok(encoded);
+        }
+        let rest = self.encoder.take().map_or(Ok(Bytes::new()), |encoder| encoder.finish());
+        let rest = rest.map_err(|_| Kind::INTERNAL)?;
+        if encoded.is_empty() {
+            return Ok(rest);
+        }
+        let mut both = BytesMut::from(encoded);
+        both.extend_from_slice(&rest);
+        Ok(both.freeze())
+    }
+
+    /// Lets out what the encoder holds back: behind this, nothing is there to be sent for now.
+    ///
+    /// # Errors
+    /// The encoder has failed.
+    pub(super) fn flush_encoder(&mut self, tasks: &mut Vec<HttpTask>) -> Result<(), Kind> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let held_back = encoder.push(&[], true).map_err(|_| Kind::INTERNAL)?;
+        if !held_back.is_empty() {
+            tasks.push(HttpTask::Body(Some(held_back), false));
+        }
+        Ok(())
+    }
+}

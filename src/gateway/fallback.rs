@@ -1,0 +1,133 @@
+//! What is answered when the upstream fails: the resorts of the route, in their order (RS-02).
+
+use super::Context;
+use super::relay::Held;
+use crate::actions::{Fallback, Resort};
+use crate::attempt::Attempts;
+use crate::cache::status::{CacheStatus, Forwarded};
+use crate::reply::Kind;
+use pingora::Error;
+use pingora::proxy::Session;
+
+impl Context {
+    /// Has a request answered by whatever its route says: what is stored, an upstream, or what stands in for it.
+    ///
+    /// # Errors
+    /// As from the engine; an error of the target carries a refusal.
+    pub(super) async fn answer(&mut self, session: &mut Session) -> pingora::Result<()> {
+        let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
+        let answered = match &route.cache {
+            Some(rules) => self.answer_cached(session, rules.clone()).await,
+            None => self.pass(session).await,
+        };
+        match (answered, &route.fallback) {
+            (Err(error), Some(fallback)) => self.fall_back(session, fallback, error).await,
+            (answered, _) => answered,
+        }
+    }
+
+    /// Has the upstream answer.
+    ///
+    /// # Errors
+    /// As from the engine; an error of the target carries a refusal.
+    pub(super) async fn pass(&mut self, session: &mut Session) -> pingora::Result<()> {
+        self.begin_attempts(session)?;
+        self.holds = self.route.as_ref().is_some_and(|route| route.fallback.is_some());
+        match self.relay(session).await? {
+            Some(held) => self.pass_or_fail(session, held).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Chooses an upstream and a target of it.
+    ///
+    /// # Errors
+    /// There is none; the error carries a refusal.
+    pub(super) fn begin_attempts(&mut self, session: &Session) -> pingora::Result<()> {
+        let Context { route: Some(route), attempts, exchange, .. } = self else { return Ok(()) };
+        let begun = attempts.begin(route, session.req_header(), exchange);
+        begun.map_err(|kind| self.refuse(kind))
+    }
+
+    /// Passes an answer on, unless its status calls for the fallback.
+    ///
+    /// # Errors
+    /// As from the engine, and when it does.
+    pub(super) async fn pass_or_fail(
+        &mut self,
+        session: &mut Session,
+        held: Box<Held>,
+    ) -> pingora::Result<()> {
+        let status = held.head.status.as_u16();
+        let fallback = self.route.as_ref().and_then(|route| route.fallback.as_ref());
+        if self.exchange.fallback.is_none() && fallback.is_some_and(|fallback| fallback.covers_status(status))
+        {
+            self.spare = Some(held);
+            return Err(self.refuse(Kind::UPSTREAM_INVALID));
+        }
+        self.pass_held(session, *held).await
+    }
+
+    /// Tries what stands in for the answer. If nothing does, the client gets the answer that was not good enough, or the error.
+    async fn fall_back(
+        &mut self,
+        session: &mut Session,
+        fallback: &Fallback,
+        error: Box<Error>,
+    ) -> pingora::Result<()> {
+        let problem = self.refusal.clone();
+        let covered = problem.as_ref().is_some_and(|problem| fallback.covers(problem.kind));
+        let spare = self.spare.take();
+        if !(covered || spare.is_some()) || session.response_written().is_some() {
+            return Err(error);
+        }
+        for (number, resort) in fallback.resorts.iter().enumerate() {
+            self.refusal = None;
+            self.exchange.fallback = Some(resort.name());
+            if let Some(answered) = self.resort(session, number, resort).await {
+                self.exchange.reason = problem.filter(|_| spare.is_none()).map(|problem| problem.kind.code);
+                return answered;
+            }
+        }
+        (self.exchange.fallback, self.refusal) = (None, problem);
+        match spare {
+            Some(held) => {
+                self.refusal = None;
+                self.pass_held(session, *held).await
+            }
+            None => Err(error),
+        }
+    }
+
+    /// One resort; `None` when it has nothing to give.
+    async fn resort(
+        &mut self,
+        session: &mut Session,
+        number: usize,
+        resort: &Resort,
+    ) -> Option<pingora::Result<()>> {
+        match resort {
+            Resort::Stale => {
+                let stored =
+                    self.old.clone().filter(|old| !old.facts.must_revalidate && !old.facts.no_cache)?;
+                let status = CacheStatus { forwarded: Some(Forwarded::Stale), ..CacheStatus::default() };
+                Some(self.give_old(session, &stored, status).await)
+            }
+            Resort::Respond(respond) => {
+                let reply = respond.reply(session.req_header(), &self.exchange);
+                Some(self.respond(session, reply).await)
+            }
+            Resort::Upstream(_) => {
+                self.attempts = Attempts::of_resort(number);
+                (self.holds, self.caching) = (false, None);
+                let relayed = match self.begin_attempts(session) {
+                    Ok(()) => self.relay(session).await.map(drop),
+                    Err(error) => Err(error),
+                };
+                let failed =
+                    relayed.is_err() && session.response_written().is_none() && self.refusal.is_some();
+                (!failed).then_some(relayed)
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Giving a client what is stored, while it may still be coming.
+
+use super::Context;
+use crate::cache::policy::{Given, answer_to};
+use crate::cache::range::Piece;
+use crate::cache::status::CacheStatus;
+use crate::cache::{Body, Reader, Stored, Taken};
+use crate::exchange::ResponseHead;
+use crate::reply::Kind;
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Version};
+use pingora::protocols::http::HttpTask;
+use pingora::proxy::Session;
+use std::ops::Range;
+
+/// How many pieces go to the client at once.
+const PIECES: usize = 16;
+
+/// What the client is told of a stored answer.
+pub(super) struct Told {
+    /// How old it is, in milliseconds.
+    pub(super) age: u64,
+    /// What the cache did.
+    pub(super) status: CacheStatus<'static>,
+    /// The head as the upstream has just sent it: who has caused the answer gets also what others must not.
+    pub(super) original: Option<Box<ResponseHead>>,
+}
+
+/// What goes to the client, piece by piece.
+struct Outlet<'a> {
+    ctx: &'a mut Context,
+    session: &'a mut Session,
+    tasks: Vec<HttpTask>,
+    /// The last piece so far: only with the next one is it known whether anything follows.
+    last: Option<Bytes>,
+}
+
+impl Context {
+    /// Answers with what is stored: all of it or what the client wants of it.
+    ///
+    /// # Errors
+    /// As from the engine; one of the body that is still coming carries a refusal.
+    pub(super) async fn give(
+        &mut self,
+        session: &mut Session,
+        stored: &Stored<Body>,
+        told: Told,
+    ) -> pingora::Result<()> {
+        let length = stored.body.complete_len().or_else(|| declared(&stored.head));
+        let request = session.req_header();
+        let given = answer_to(request, stored, length);
+        let mut head = match (told.original, &given) {
+            (Some(original), Given::Whole) => *original,
+            _ => given.head(stored, told.age, length),
+        };
+        head.version = Version::HTTP_11;
+        let ends = request.method == Method::HEAD || !has_body(&given, &head) || length == Some(0);
+        told.status.append(&mut head.headers);
+        self.send_head(session, &mut head, ends);
+        let mut outlet = Outlet { ctx: self, session, tasks: Vec::with_capacity(2), last: None };
+        outlet.tasks.push(HttpTask::Header(Box::new(head.into()), ends));
+        if !ends {
+            outlet.body(&given, &stored.body).await?;
+        }
+        outlet.end(ends).await
+    }
+}
+
+impl Outlet<'_> {
+    async fn body(&mut self, given: &Given, body: &Body) -> pingora::Result<()> {
+        match given {
+            Given::Part { part, .. } => self.range(body, part.clone()).await,
+            Given::Parts(parts) => {
+                for piece in parts.pieces() {
+                    match piece {
+                        Piece::Text(text) => self.push(text.clone()).await?,
+                        Piece::Body(part) => self.range(body, part).await?,
+                    }
+                }
+                Ok(())
+            }
+            _ => self.range(body, 0..u64::MAX).await,
+        }
+    }
+
+    async fn range(&mut self, body: &Body, part: Range<u64>) -> pingora::Result<()> {
+        let reader = body.reader(part.start, part.end);
+        let mut reader: Reader = reader.ok_or_else(|| self.ctx.refuse(Kind::UPSTREAM_CLOSED))?;
+        loop {
+            let next = match reader.take() {
+                Taken::Bytes(bytes) => Some(Ok(bytes)),
+                Taken::End => None,
+                Taken::NotYet => {
+                    self.flush().await?;
+                    reader.next().await
+                }
+                Taken::Broken(broken) => Some(Err(broken)),
+            };
+            match next {
+                Some(Ok(bytes)) => self.push(bytes).await?,
+                Some(Err(_)) => return Err(self.ctx.refuse(Kind::UPSTREAM_CLOSED)),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn push(&mut self, bytes: Bytes) -> pingora::Result<()> {
+        if let Some(before) = self.last.replace(bytes) {
+            self.add(before, false)?;
+        }
+        if self.tasks.len() >= PIECES {
+            return self.write().await;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, bytes: Bytes, ends: bool) -> pingora::Result<()> {
+        let bytes = self.ctx.encode(bytes, ends).map_err(|kind| self.ctx.refuse(kind))?;
+        if ends || !bytes.is_empty() {
+            self.tasks.push(HttpTask::Body(Some(bytes), ends));
+        }
+        Ok(())
+    }
+
+    /// Sends all there is, before what comes must be waited for.
+    async fn flush(&mut self) -> pingora::Result<()> {
+        if let Some(last) = self.last.take() {
+            self.add(last, false)?;
+        }
+        self.ctx.flush_encoder(&mut self.tasks).map_err(|kind| self.ctx.refuse(kind))?;
+        self.write().await
+    }
+
+    async fn write(&mut self) -> pingora::Result<()> {
+        if self.tasks.is_empty() {
+            return Ok(());
+        }
+        let tasks = std::mem::replace(&mut self.tasks, Vec::with_capacity(PIECES));
+        let written = self.session.as_mut().response_duplex_vec(tasks).await;
+        written.map(drop).map_err(|error| error.into_down())
+    }
+
+    async fn end(mut self, ended: bool) -> pingora::Result<()> {
+        if !ended {
+            let last = self.last.take().unwrap_or_default();
+            self.add(last, true)?;
+        }
+        self.write().await
+    }
+}
+
+fn has_body(given: &Given, head: &ResponseHead) -> bool {
+    matches!(given, Given::Whole | Given::Part { .. } | Given::Parts(_))
+        && !matches!(head.status.as_u16(), 204 | 304)
+}
+
+fn declared(head: &ResponseHead) -> Option<u64> {
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
