@@ -78,7 +78,7 @@ impl Context {
                     return Ok(());
                 }
                 Err(End::Client(error)) => {
-                    let kind = self.blame(session, &error);
+                    let kind = self.blame(&error);
                     self.attempts.failed(&route, &mut self.exchange, kind);
                     return Err(error);
                 }
