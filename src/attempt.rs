@@ -7,7 +7,6 @@ use crate::outcome;
 use crate::reply::Kind;
 use crate::route::Route;
 use crate::upstream::{Lease, TargetId};
-use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 use std::time::Instant;
 
@@ -71,19 +70,6 @@ impl Attempts {
     /// The target that is held.
     pub fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
-    }
-
-    /// Where the next attempt goes: to the target that is held, or after a failure to another one.
-    ///
-    /// # Errors
-    /// There is no target to take.
-    pub fn next(&mut self, route: &Route, x: &mut Exchange) -> Result<Box<HttpPeer>, Kind> {
-        let lease = self.hold(route, x)?;
-        let mut peer = Box::new(lease.peer());
-        peer.options.total_connection_timeout = Some(route.timeouts.connect);
-        peer.options.read_timeout = Some(route.timeouts.response);
-        peer.options.write_timeout = Some(route.timeouts.idle);
-        Ok(peer)
     }
 
     /// Begins the next attempt: at the target that is held, or after a failure at another one.

@@ -160,8 +160,8 @@ const MAX_NAMED: usize = 32;
 const PROTECTED: [&str; 6] =
     ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "client-cert", "client-cert-chain"];
 
-/// Removes from a request what is only about the client's connection (RFC 9110 section 7.6.1), as the engine does on its own
-/// way. How the body is told from what follows is said anew by whoever sends the request.
+/// Removes from a request what is only about the client's connection (RFC 9110 section 7.6.1). How the
+/// body is told from what follows is said anew by whoever sends the request.
 ///
 /// # Errors
 /// `Connection` names what it must not, too much, or what is no name.
@@ -213,7 +213,7 @@ static REQUEST_HOP_BY_HOP: [HeaderName; 10] = [
 ];
 
 /// Removes from an answer what is only about the upstream's connection: what `Connection` names, and what is so by itself
-/// (RFC 9110 section 7.6.1). The engine does so for requests only.
+/// (RFC 9110 section 7.6.1).
 pub fn strip_hop_by_hop(head: &mut ResponseHead) {
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         strip_answer(&mut head.headers);

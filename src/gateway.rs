@@ -1,8 +1,7 @@
 //! The life of a request: one short method for each phase of the engine. Only this module touches its `Session`.
 //!
-//! HTTP/1.1 clients are served without the engine's loop ([`Gateway::serve`]), and requests to targets over HTTP/1.1 in
-//! cleartext are relayed without its proxying, whoever the client is; so are WebSockets of HTTP/1.1 clients to such targets.
-//! What is left to the engine is told where that is decided.
+//! HTTP/1.1 clients are served without the engine's loop ([`Gateway::serve`]); HTTP/2 clients are served in it, up to where it
+//! would begin to proxy. Requests are relayed to their targets by ourselves, whoever the client is, and WebSockets are carried.
 
 mod cached;
 mod encode;
@@ -24,7 +23,6 @@ use crate::compress::Encoder;
 use crate::exchange::{Exchange, RequestHead};
 use crate::filters::too_large;
 use crate::forward;
-use crate::head::{take_request, take_response};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::{Counted, Held, Metrics};
 use crate::outcome;
@@ -36,16 +34,13 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cached::Caching;
-use http::StatusCode;
-use pingora::http::{RequestHeader, ResponseHeader};
+use h2::Reason;
 use pingora::modules::http::HttpModules;
-use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// The proxy's hooks.
@@ -154,7 +149,7 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    /// Requests that need nothing of the engine's proxying are relayed here, before it begins.
+    /// Requests are relayed here, before the engine's own proxying begins.
     async fn proxy_upstream_filter(
         &self,
         session: &mut Session,
@@ -163,111 +158,9 @@ impl ProxyHttp for Gateway {
         ctx.answer(session).await.map(|()| false)
     }
 
+    /// Never asked: the engine proxies nothing.
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<Box<HttpPeer>> {
-        let Context { route, attempts, exchange, .. } = &mut **ctx;
-        let next = route.as_ref().ok_or(Kind::INTERNAL).and_then(|route| attempts.next(route, exchange));
-        next.map_err(|kind| ctx.refuse(kind))
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        _: &mut Session,
-        reused: bool,
-        _: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
-        _: Option<&Digest>,
-        ctx: &mut Box<Context>,
-    ) -> pingora::Result<()> {
-        let tries = &mut ctx.exchange.tries;
-        tries.connect = if reused { Some(Duration::ZERO) } else { tries.began.map(|began| began.elapsed()) };
-        Ok(())
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        head: &mut RequestHeader,
-        ctx: &mut Box<Context>,
-    ) -> pingora::Result<()> {
-        let mut parts = take_request(head);
-        let prepared = ctx.prepare(session.req_header(), &mut parts);
-        *head = parts.into();
-        ctx.sent_idempotent = head.method.is_idempotent();
-        // The engine sends a body again from its beginning, and through our filter.
-        ctx.body_left = ctx.body_max();
-        ctx.exchange.bytes_in = 0;
-        prepared.map_err(|problem| ctx.refuse(problem))
-    }
-
-    async fn request_body_filter(
-        &self,
-        _: &mut Session,
-        body: &mut Option<Bytes>,
-        end_of_stream: bool,
-        ctx: &mut Box<Context>,
-    ) -> pingora::Result<()> {
-        ctx.take_body(body.as_ref())?;
-        // The engine would end a chunked body twice and so spoil the upstream's connection (cloudflare/pingora#935).
-        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
-            *body = None;
-        }
-        Ok(())
-    }
-
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        head: &mut ResponseHeader,
-        ctx: &mut Box<Context>,
-    ) -> pingora::Result<()> {
-        // An interim answer goes by as it is (RFC 9110 section 15.2); only 101 is final.
-        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
-        }
-        if let (StatusCode::SWITCHING_PROTOCOLS, Some(route)) = (head.status, &ctx.route) {
-            session.set_read_timeout(Some(route.timeouts.stream_idle));
-        }
-        let mut parts = take_response(head);
-        ctx.answered(session, &mut parts, false);
-        *head = parts.into();
-        Ok(())
-    }
-
-    fn fail_to_connect(
-        &self,
-        _: &mut Session,
-        _: &HttpPeer,
-        ctx: &mut Box<Context>,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        let Context { route: Some(route), attempts, exchange, .. } = &mut **ctx else { return error };
-        attempts.failed(route, exchange, outcome::kind(&error, true));
-        // Nothing was sent, so every method may try another target.
-        error.set_retry(attempts.may_go_on(exchange) && attempts.has_another_target(route));
-        error
-    }
-
-    fn error_while_proxy(
-        &self,
-        peer: &HttpPeer,
-        session: &mut Session,
-        error: Box<Error>,
-        ctx: &mut Box<Context>,
-        client_reused: bool,
-    ) -> Box<Error> {
-        let mut error = error.more_context(format!("Peer: {peer}"));
-        let kind = ctx.blame(session, &error);
-        let sent_idempotent = ctx.sent_idempotent;
-        let Context { route: Some(route), attempts, exchange, .. } = &mut **ctx else { return error };
-        let repeatable = sent_idempotent && !session.as_ref().retry_buffer_truncated();
-        if repeatable && outcome::attempt(kind).is_some() && attempts.may_go_on(exchange) {
-            // A connection that was kept may have been closed while the request was on its way (RFC 9112 section 9.3.1).
-            error.retry.decide_reuse(client_reused);
-        } else {
-            error.set_retry(false);
-        }
-        attempts.failed(route, exchange, kind);
-        error
+        Err(ctx.refuse(Kind::INTERNAL))
     }
 
     async fn fail_to_proxy(
@@ -276,11 +169,13 @@ impl ProxyHttp for Gateway {
         error: &Error,
         ctx: &mut Box<Context>,
     ) -> FailToProxy {
-        let kind = ctx.blame(session, error);
+        let kind = ctx.blame(error);
         let problem = ctx.refusal.take().unwrap_or_else(|| kind.into());
         ctx.exchange.reason = Some(problem.kind.code);
         let over = FailToProxy { error_code: problem.kind.status, can_reuse_downstream: false };
         if session.response_written().is_some() {
+            // The client must not take what it has for the whole answer; HTTP/1.1 says so by ending the connection.
+            session.as_mut().shutdown_with_reason(Reason::INTERNAL_ERROR);
             return over;
         }
         ctx.exchange.status = problem.kind.status;
@@ -330,17 +225,12 @@ impl Context {
     /// Ends the request with a problem of our own; the error only carries it to `fail_to_proxy`.
     fn refuse(&mut self, problem: impl Into<Problem>) -> Box<Error> {
         self.refusal = Some(problem.into());
-        let mut error = Error::new(ErrorType::InternalError);
-        error.set_retry(false);
-        error
+        Error::new(ErrorType::InternalError)
     }
 
     /// What an error of the engine is about, unless it carries a problem of our own.
-    fn blame(&self, session: &mut Session, error: &Error) -> Kind {
-        match &self.refusal {
-            Some(problem) => problem.kind,
-            None => outcome::kind(error, session.as_mut().is_body_done()),
-        }
+    fn blame(&self, error: &Error) -> Kind {
+        self.refusal.as_ref().map_or_else(|| outcome::kind(error), |problem| problem.kind)
     }
 
     /// Most bytes of request body.

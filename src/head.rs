@@ -4,18 +4,12 @@ use crate::exchange::{RequestHead, ResponseHead};
 use crate::reply::Reply;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 
 /// Takes a head out of the engine's wrapper, which keeps a second map for the case of names: without it every later change,
 /// copy and write of the head costs about half.
 pub fn take_request(head: &mut RequestHeader) -> RequestHead {
     let (nothing, ()) = http::Request::new(()).into_parts();
-    std::mem::replace(head, nothing.into()).into()
-}
-
-/// The same for a response.
-pub fn take_response(head: &mut ResponseHeader) -> ResponseHead {
-    let (nothing, ()) = http::Response::new(()).into_parts();
     std::mem::replace(head, nothing.into()).into()
 }
 

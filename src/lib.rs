@@ -17,9 +17,10 @@
 //! [`snapshot::Snapshot`]: names resolved, templates and regexes compiled, metric handles at hand. Building starts nothing; a
 //! running process swaps one pointer. A request takes the current snapshot when it arrives and keeps it to the end.
 //!
-//! The engine (Pingora's `HttpProxy`) calls [`gateway`], or [`server`] does for HTTP/1.1 clients; it calls down and is never
-//! called from below. Steps ([`filters`]) see a request head and an [`exchange::Exchange`], nothing of the engine, and run in
-//! one fixed order; an action ([`actions`]) ends a route. Sockets, signals and the drain are our own ([`server`]).
+//! The engine (Pingora's `HttpProxy`) calls [`gateway`] for HTTP/2 clients, [`server`] does for HTTP/1.1 clients; it calls down
+//! and is never called from below. It parses and writes what clients say; what targets say is [`upstream`]'s.
+//! Steps ([`filters`]) see a request head and an [`exchange::Exchange`], nothing of the engine, and run in one fixed order; an
+//! action ([`actions`]) ends a route. Sockets, signals and the drain are our own ([`server`]).
 //!
 //! ## Glossary
 //!
@@ -35,6 +36,7 @@
 //! | target | one address of an upstream |
 //! | lease | a request's hold on a target |
 //! | attempt | one try to have a request answered by a target |
+//! | conversation | a request to a target and its answer, on the wire |
 //! | exchange | one request and its response: all facts about it |
 //! | reply | an answer that tollgate makes itself |
 //! | problem | a reply that tells of an error (RFC 9457) |
@@ -63,8 +65,8 @@
 //!
 //! ## Deliberately absent
 //!
-//! The engine's `Server` and `Service` (see [`server`] for why), its load balancer (see [`upstream`]), its compression and
-//! other modules.
+//! The engine's `Server` and `Service` (see [`server`] for why), its proxying and load balancer (see [`upstream`]), its
+//! compression and other modules.
 
 pub mod value;
 pub mod consumer;

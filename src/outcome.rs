@@ -5,23 +5,16 @@ use crate::reply::Kind;
 use crate::upstream::{Fault, PickError};
 use pingora::{Error, ErrorSource, ErrorType};
 
-/// What the engine calls a chunk size that is none, and a body that ends before its length.
+/// What the engine calls a chunk size that is none.
 const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
-const PREMATURE_BODY_END: ErrorType = ErrorType::new("PrematureBodyEnd");
 
-/// The kind of problem behind an error of the engine. `request_done`: whether the client has sent its whole request.
-pub fn kind(error: &Error, request_done: bool) -> Kind {
+/// The kind of problem behind an error of the engine, which knows clients only.
+pub fn kind(error: &Error) -> Kind {
     match error.esource() {
         ErrorSource::Downstream => downstream(error.etype()),
-        // An upstream cannot answer what it has not got: the silence is the client's.
-        ErrorSource::Upstream if *error.etype() == ErrorType::ReadTimedout && !request_done => {
-            Kind::CLIENT_TIMEOUT
-        }
-        ErrorSource::Upstream => upstream(error.etype()),
-        ErrorSource::Internal | ErrorSource::Unset => match error.etype() {
+        _ => match error.etype() {
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Kind::CLIENT_GONE,
             ErrorType::InvalidHTTPHeader => Kind::BAD_REQUEST,
-            other if upstream(other) != Kind::UPSTREAM_INVALID => upstream(other),
             _ => Kind::INTERNAL,
         },
     }
@@ -33,25 +26,6 @@ fn downstream(error: &ErrorType) -> Kind {
         ErrorType::InvalidHTTPHeader => Kind::BAD_REQUEST,
         other if *other == INVALID_CHUNK => Kind::BAD_REQUEST,
         _ => Kind::CLIENT_GONE,
-    }
-}
-
-fn upstream(error: &ErrorType) -> Kind {
-    match error {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Kind::CONNECT_TIMEOUT,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Kind::UPSTREAM_TIMEOUT,
-        ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::ConnectError
-        | ErrorType::SocketError
-        | ErrorType::BindError => Kind::CONNECT_FAILED,
-        ErrorType::TLSHandshakeFailure
-        | ErrorType::InvalidCert
-        | ErrorType::HandshakeError
-        | ErrorType::TLSWantX509Lookup => Kind::TLS_FAILED,
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Kind::UPSTREAM_CLOSED,
-        other if *other == PREMATURE_BODY_END => Kind::UPSTREAM_CLOSED,
-        _ => Kind::UPSTREAM_INVALID,
     }
 }
 

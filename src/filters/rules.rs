@@ -21,14 +21,13 @@ pub struct IpRules {
 pub struct Timeouts {
     /// To connect, TLS handshake included. Default `1s`.
     pub connect: Option<Span>,
-    /// How long the upstream may be silent until its answer begins. Default `30s`. Over TLS and HTTP/2 it holds between two
-    /// pieces of the answer as well; raise it there for streams.
+    /// How long the upstream may be silent until its answer begins. Default `30s`.
     pub response: Option<Span>,
     /// How long the client may be silent between two pieces of its request and the upstream between two pieces of its
     /// answer, and how long either side may take nothing of what is sent to it. Default `60s`.
     pub idle: Option<Span>,
-    /// How long nothing may be said over a WebSocket, in either direction, and how long the upstream may be silent between
-    /// two server-sent events. Default `10m`. Over TLS, `response` holds for the upstream here too.
+    /// How long nothing may be said over a WebSocket or in a gRPC call, in either direction, and how long the upstream may be
+    /// silent between two server-sent events. Default `10m`.
     pub stream_idle: Option<Span>,
 }
 

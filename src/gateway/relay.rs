@@ -104,7 +104,7 @@ impl Context {
                     return Ok(None);
                 }
                 Err(End::Client(error)) => {
-                    let kind = self.blame(session, &error);
+                    let kind = self.blame(&error);
                     self.attempts.failed(&route, &mut self.exchange, kind);
                     return Err(error);
                 }
@@ -142,7 +142,7 @@ impl Context {
             Err(End::Client(error)) => error,
             Err(End::Target(kind)) => self.refuse(kind),
         };
-        let kind = self.blame(session, &error);
+        let kind = self.blame(&error);
         self.attempts.failed(&route, &mut self.exchange, kind);
         Err(error)
     }

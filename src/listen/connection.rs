@@ -154,12 +154,6 @@ impl Connection {
         }
     }
 
-    /// Gives back what was read last, to be read again by somebody else.
-    pub fn unread(&mut self, mut bytes: Vec<u8>) {
-        bytes.extend_from_slice(self.peeked.unread());
-        self.peeked = Peeked { bytes, taken: 0 };
-    }
-
     /// Sends what was gathered together with `slices`; returns how much of `slices` went out.
     fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {

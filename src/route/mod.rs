@@ -78,12 +78,12 @@ pub struct Route {
 pub struct Timeouts {
     /// To connect, TLS included.
     pub connect: Duration,
-    /// Silence of the upstream before its answer; within it too, where the engine relays it.
+    /// Silence of the upstream before its answer.
     pub response: Duration,
     /// Silence of the client within its request and of the upstream within its answer; and how long either side may take
     /// nothing.
     pub idle: Duration,
-    /// Silence of both sides of a WebSocket, or of the upstream between two server-sent events.
+    /// Silence of both sides of a WebSocket or a gRPC call, or of the upstream between two server-sent events.
     pub stream_idle: Duration,
 }
 

@@ -1,5 +1,5 @@
 //! The one outgoing HTTP client: health checks now, calls to other services later. HTTP/1.1, HTTP/2 and gRPC with
-//! trailers, over the same engine and the same peers as proxied requests.
+//! trailers, over the engine's connector.
 //!
 //! The engine's connector leaves to its caller what is done here: one deadline for everything, a cap on the body,
 //! skipping of interim responses, framing of the request body, and whether a failed attempt may be repeated.

@@ -1,9 +1,9 @@
 //! How a target is reached: TLS material checked once, and for each target a [`Dial`] for requests of clients and an
 //! [`HttpPeer`] for our own.
 //!
-//! A dial's connections are its target's alone. Peers share a pool, so everything that decides whom we trust goes into the peer's `group_key`, because the engine's connection pools know
-//! nothing of certificate authorities: without it a route with a private CA would reuse a connection that another
-//! route had verified with the system's.
+//! A dial's connections are its target's alone. Peers share a pool that knows nothing of certificate authorities, so
+//! everything that decides whom we trust goes into their `group_key`: without it a health check with a private CA would reuse
+//! a connection that another had verified with the system's.
 
 use super::dial::{Dial, Versions};
 use super::spec::{Address, ClientCert, Protocol, TlsSpec, UpstreamSpec};

@@ -14,6 +14,7 @@ mod cases;
 mod config;
 mod diff;
 mod explain;
+mod h2_targets;
 mod harness;
 mod identity;
 mod limits;

@@ -307,7 +307,7 @@ impl Output {
 
 /// The request as HTTP/2 says it (RFC 9113 section 8.3.1): scheme and authority stand beside the path, nothing is about the
 /// connection. `None` when its host cannot be an authority.
-fn compose(mut head: RequestHead, trailers: bool, secure: bool) -> Option<Request<()>> {
+pub(super) fn compose(mut head: RequestHead, trailers: bool, secure: bool) -> Option<Request<()>> {
     head.headers.remove(TRANSFER_ENCODING);
     if trailers {
         head.headers.insert(TE, HeaderValue::from_static("trailers"));

@@ -10,6 +10,7 @@ mod command;
 mod dns;
 mod gateway;
 mod h2_client;
+mod h2_target;
 mod h2_upstream;
 mod idp;
 mod message;
@@ -27,6 +28,7 @@ pub use command::{Ran, tollgate, tollgate_in};
 pub use dns::{DnsMode, DnsServer};
 pub use gateway::{Gateway, Plan, resident_bytes};
 pub use h2_client::H2Client;
+pub use h2_target::{Call, H2Target};
 pub use h2_upstream::{H2Answer, H2Upstream, grpc_message};
 pub use idp::{CLIENT, Idp, Says};
 pub use message::{Headers, Request, Response};
@@ -82,7 +84,7 @@ pub fn raise_file_limit() {
 }
 
 /// The runtime that drives HTTP/2 peers; scripted HTTP/1.1 peers use plain threads.
-fn runtime() -> &'static tokio::runtime::Runtime {
+pub fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
         raise_file_limit();
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()

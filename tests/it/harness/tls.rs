@@ -76,6 +76,13 @@ impl Leaf {
         Arc::new(builder().with_no_client_auth().with_single_cert(self.chain(), self.private_key()).unwrap())
     }
 
+    /// The same, which speaks these protocols (ALPN).
+    pub fn server_speaking(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.server());
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()]
     }

@@ -75,6 +75,14 @@ impl Upstream {
         Upstream::run(Reserved::any(), None, Arc::new(move |wire, _, _| script(wire)))
     }
 
+    /// The same over TLS.
+    pub fn raw_over(
+        tls: Arc<ServerConfig>,
+        script: impl Fn(Wire) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Upstream::run(Reserved::any(), Some(tls), Arc::new(move |wire, _, _| script(wire)))
+    }
+
     /// Answers on a unix socket; lives until the test process ends.
     pub fn on_unix_socket(path: &Path, answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) {
         let listener = UnixListener::bind(path).unwrap();
