@@ -315,7 +315,7 @@ fn skip(text: &[u8], is: impl Fn(u8) -> bool) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pingora::cache::CacheControl;
+    use pingora_cache::cache_control::CacheControl;
     use proptest::prelude::*;
 
     fn headers(name: &'static str, lines: &[&str]) -> HeaderMap {

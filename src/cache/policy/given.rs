@@ -58,7 +58,7 @@ pub fn answer_to<Body>(request: &RequestHead, stored: &Stored<Body>, length: Opt
         Wanted::Parts(parts) => match <[Range<u64>; 1]>::try_from(parts.to_vec()) {
             Ok([part]) => Given::Part { part, of: length },
             Err(parts) => {
-                let boundary = uuid::Uuid::new_v4().simple().to_string();
+                let boundary = uuid::Uuid::now_v7().simple().to_string();
                 Given::Parts(Box::new(Multipart::new(parts, length, has.get(CONTENT_TYPE), boundary)))
             }
         },

@@ -1,5 +1,6 @@
 //! The JSON Schema (draft 2020-12) of the configuration.
 
+use crate::cache::document::StatusKey;
 use crate::config::Document;
 use crate::value::{HeaderKey, Name};
 use regex::Regex;
@@ -44,6 +45,9 @@ const BY_HEADER: &[&str] = &[
     "/$defs/Match/oneOf/1/properties/headers",
 ];
 
+/// Maps whose keys are statuses.
+const BY_STATUS: &[&str] = &["/$defs/Cache/properties/status"];
+
 /// The JSON Schema of a configuration file, its keys always in the same order.
 ///
 /// Every value that is one word may also be an `${env:…}`, `${file:…}` or `${cred:…}`.
@@ -76,6 +80,7 @@ fn generate(settings: SchemaSettings) -> Value {
     let mut generator = SchemaGenerator::default();
     constrain(&mut schema, NAMED, &Name::json_schema(&mut generator));
     constrain(&mut schema, BY_HEADER, &HeaderKey::json_schema(&mut generator));
+    constrain(&mut schema, BY_STATUS, &StatusKey::json_schema(&mut generator));
     only_version_1(&mut schema);
     schema
 }
@@ -205,7 +210,7 @@ mod tests {
     #[test]
     fn maps_know_their_keys() {
         let all = schema();
-        for map in NAMED.iter().chain(BY_HEADER) {
+        for map in NAMED.iter().chain(BY_HEADER).chain(BY_STATUS) {
             let names = all.pointer(&format!("{map}/propertyNames/pattern"));
             assert!(names.is_some_and(Value::is_string), "{map}");
             assert!(
