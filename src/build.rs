@@ -8,6 +8,7 @@ use crate::store::counters::Counters;
 use crate::upstream::Upstream;
 use crate::value::{At, Code, Issue, Key, Name, Spanned, Template};
 use http::{HeaderName, HeaderValue};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -22,7 +23,14 @@ pub struct Build {
     used_providers: RefCell<HashSet<Name>>,
     base: PathBuf,
     metrics: Arc<Metrics>,
+    /// What the running snapshot keeps, and what this one will.
+    before: Option<Kept>,
+    kept: RefCell<Kept>,
 }
+
+/// State that outlives a reload, by what it belongs to.
+#[derive(Clone, Default)]
+pub struct Kept(HashMap<String, Arc<dyn Any + Send + Sync>>);
 
 /// Who may call and how often, as far as it is the same for all routes.
 pub struct Access {
@@ -47,8 +55,8 @@ struct Entry {
 }
 
 impl Build {
-    /// Nothing yet; relative paths begin at `base`.
-    pub fn new(base: &Path, metrics: &Arc<Metrics>, access: Access) -> Self {
+    /// Nothing yet; relative paths begin at `base`, and `before` is what the running snapshot keeps.
+    pub fn new(base: &Path, metrics: &Arc<Metrics>, access: Access, before: Option<&Kept>) -> Self {
         Build {
             upstreams: HashMap::new(),
             failed: HashMap::new(),
@@ -56,7 +64,29 @@ impl Build {
             used_providers: RefCell::default(),
             base: base.to_owned(),
             metrics: metrics.clone(),
+            before: before.cloned(),
+            kept: RefCell::default(),
         }
+    }
+
+    /// State that outlives a reload: what the running snapshot keeps under this key, if it still `fits`, else what is made
+    /// now.
+    pub fn keep<T: Any + Send + Sync>(
+        &self,
+        key: &str,
+        fits: impl FnOnce(&T) -> bool,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let before = self.before.as_ref().and_then(|before| before.0.get(key)).cloned();
+        let before = before.and_then(|before| before.downcast::<T>().ok()).filter(|before| fits(before));
+        let state = before.unwrap_or_else(|| Arc::new(make()));
+        self.kept.borrow_mut().0.insert(key.to_owned(), state.clone());
+        state
+    }
+
+    /// All that was asked for with [`Build::keep`].
+    pub fn kept(&self) -> Kept {
+        self.kept.borrow().clone()
     }
 
     /// Where components get the handles that they count with.

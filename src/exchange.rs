@@ -7,7 +7,9 @@ use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use smallvec::SmallVec;
+use std::any::Any;
 use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,6 +57,10 @@ pub struct Exchange {
     pub limited: SmallVec<[Limited; 2]>,
     /// The limit that refused the request, or would have if it did more than watch.
     pub limit: Option<Arc<str>>,
+    /// The fault that was made on purpose.
+    pub fault: Option<&'static str>,
+    /// What the request holds until it ends.
+    pub holds: Holds,
     /// Whether nothing may be counted, because the request is only explained.
     pub explaining: bool,
     /// What the cache did: `hit`, `stale`, `revalidated`, `collapsed`, `miss` or `bypass`.
@@ -123,6 +129,30 @@ pub struct Policies {
     pub each: Vec<(Box<str>, u64)>,
 }
 
+/// What a request holds, such as its place among those that may be served at once; given back when it is dropped.
+#[derive(Default)]
+pub struct Holds(SmallVec<[Box<dyn Any + Send + Sync>; 1]>);
+
+impl Holds {
+    /// Holds one thing more.
+    pub fn add(&mut self, held: impl Any + Send + Sync) {
+        self.0.push(Box::new(held));
+    }
+}
+
+/// A copy holds nothing: what is done behind a request takes nobody's place.
+impl Clone for Holds {
+    fn clone(&self) -> Holds {
+        Holds::default()
+    }
+}
+
+impl fmt::Debug for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Holds({})", self.0.len())
+    }
+}
+
 /// What was tried upstream.
 #[derive(Clone, Debug, Default)]
 pub struct Tries {
@@ -185,6 +215,8 @@ impl Default for Exchange {
             auth_error: None,
             limited: SmallVec::new(),
             limit: None,
+            fault: None,
+            holds: Holds::default(),
             explaining: false,
             cache: None,
             fallback: None,

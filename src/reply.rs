@@ -98,6 +98,14 @@ kinds! {
     IP_DENIED = 403, 7, "ip-denied", "Access from this address is not allowed";
     /// The API is in maintenance.
     MAINTENANCE = 503, 14, "maintenance", "The service is being maintained";
+    /// The address, or its version, has ended.
+    GONE = 410, 12, "gone", "This address is no longer served";
+    /// As many requests of this caller are being served as `concurrency.each` lets through.
+    TOO_MANY_AT_ONCE = 429, 8, "too-many-at-once", "Too many requests at once";
+    /// As many requests of this route are being served as `concurrency.max` lets through.
+    ROUTE_SATURATED = 503, 14, "route-saturated", "Too many requests are being served";
+    /// `fault.abort` has answered, with whatever status it says.
+    FAULT = 503, 14, "fault", "This error was made on purpose";
     /// The upstream has no target with weight, or no address is known.
     NO_TARGET = 503, 14, "no-target", "No server is available for this request";
     /// Health checks found no healthy target.

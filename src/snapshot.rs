@@ -3,6 +3,7 @@
 mod access;
 mod addresses;
 mod counting;
+mod deprecation;
 mod inherit;
 mod listeners;
 mod routes;
@@ -15,7 +16,7 @@ pub use inherit::Effective;
 use crate::auth::Named;
 use crate::auth::guard::Guard;
 use crate::auth::jwks::Jwks;
-use crate::build::Build;
+use crate::build::{Build, Kept};
 use crate::cache::Store;
 use crate::config::Loaded;
 use crate::config::document::{
@@ -82,6 +83,8 @@ pub struct Snapshot {
     pub fetched_keys: Vec<(Arc<str>, Arc<Jwks>)>,
     /// What providers were made from, by name, so that a reload knows which ones go on.
     origins: Vec<(Arc<str>, Origin)>,
+    /// State of routes that outlives a reload.
+    kept: Kept,
     /// What guards each listener against guessing.
     pub guards: Arc<[Option<Arc<Guard>>]>,
     /// The counters of other nodes, and what they are made from.
@@ -243,7 +246,8 @@ impl Snapshot {
         let identity = access::build(loaded, shared, running, counting.counters.clone(), issues);
         let (guards, consumers) = (identity.access.guards.clone(), identity.access.consumers.clone());
         let providers = identity.access.providers.iter().filter_map(|(_, named)| named.clone()).collect();
-        let mut build = Build::new(&loaded.base, &shared.metrics, identity.access);
+        let kept = running.map(|running| &running.kept);
+        let mut build = Build::new(&loaded.base, &shared.metrics, identity.access, kept);
         let upstreams = build_upstreams(document, shared, running, &mut build, issues);
         addresses::check(document, issues);
         let tls = listeners::tls(loaded, shared, running, issues);
@@ -285,6 +289,7 @@ impl Snapshot {
             providers,
             fetched_keys: identity.fetched,
             origins: identity.origins,
+            kept: build.kept(),
             guards,
             redis: counting.redis,
             fast: counting.fast,

@@ -2,16 +2,22 @@
 //!
 //! The doc comments here are the reference page: `tollgate config schema` and `conf/reference.md` are made from them.
 
+mod versions;
+
+pub use versions::{Version, VersionBy, Versions};
+
 use crate::actions::fallback::FallbackRule;
 use crate::actions::to::To;
 use crate::auth::document::{Guard, Provider};
 use crate::cache::document::Cache;
 use crate::compress::rules::CompressRule;
-use crate::consumer::document::Consumer;
+use crate::consumer::document::{Consumer, Day};
 use crate::filters::auth::rules::Auth;
 use crate::filters::cors::rules::CorsRules;
 use crate::filters::limits::rules::{Backend, Limits, Plan};
-use crate::filters::rules::{BodyRule, IpRules, Maintenance, RequestRules, ResponseRules, Timeouts};
+use crate::filters::rules::{
+    BodyRule, ConcurrencyRule, FaultRule, IpRules, Maintenance, RequestRules, ResponseRules, Timeouts,
+};
 use crate::listen::document::{ProxyProtocol, RedirectHttps};
 use crate::listen::tls::document::Tls;
 use crate::route::matching::Match;
@@ -21,10 +27,8 @@ use crate::value::{
     ByteSize, Cidr, HeaderKey, HostPattern, Map, Name, Normalize, OneOrMany, OrNone, PathPattern, Percent,
     Rate, Secret, Span, Spanned, Template, text_value,
 };
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -396,6 +400,10 @@ macro_rules! with_inherited {
             pub timeouts: Option<Spanned<Timeouts>>,
             /// Limits of the request body. `none` removes them.
             pub body: Option<Spanned<OrNone<BodyRule>>>,
+            /// How many requests may be served at once. `none` turns an inherited rule off.
+            pub concurrency: Option<Spanned<OrNone<ConcurrencyRule>>>,
+            /// Faults for tests. `none` turns an inherited rule off. Default: none.
+            pub fault: Option<Spanned<OrNone<FaultRule>>>,
             /// What is answered when the upstream fails. `none` turns an inherited one off.
             pub fallback: Option<Spanned<OrNone<FallbackRule>>>,
             /// Compression of answers. `none` turns an inherited one off. Default: none.
@@ -418,6 +426,8 @@ macro_rules! with_inherited {
                     ip: self.ip.as_ref(),
                     timeouts: self.timeouts.as_ref(),
                     body: self.body.as_ref(),
+                    concurrency: self.concurrency.as_ref(),
+                    fault: self.fault.as_ref(),
                     fallback: self.fallback.as_ref(),
                     compress: self.compress.as_ref(),
                     cache: self.cache.as_ref(),
@@ -444,6 +454,10 @@ pub struct Inherited<'a> {
     pub timeouts: Option<&'a Spanned<Timeouts>>,
     /// Body limits.
     pub body: Option<&'a Spanned<OrNone<BodyRule>>>,
+    /// How many at once.
+    pub concurrency: Option<&'a Spanned<OrNone<ConcurrencyRule>>>,
+    /// Faults for tests.
+    pub fault: Option<&'a Spanned<OrNone<FaultRule>>>,
     /// What is answered when the upstream fails.
     pub fallback: Option<&'a Spanned<OrNone<FallbackRule>>>,
     /// Compression of answers.
@@ -497,77 +511,19 @@ with_inherited! {
         pub priority: Option<i32>,
         /// Versions this route belongs to. Default: all.
         pub versions: Option<Spanned<OneOrMany<Spanned<Name>>>>,
+        /// The day from which it is deprecated (UTC), told to callers in `Deprecation` (RFC 9745). This and the next four go
+        /// before what its version says.
+        pub deprecated: Option<Spanned<Day>>,
+        /// The day on which it ends (UTC), told to callers in `Sunset` (RFC 8594).
+        pub sunset: Option<Spanned<Day>>,
+        /// Address of what takes its place, such as `/v2/orders/${path.id}`, told to callers in `Link` with
+        /// `rel="successor-version"`.
+        pub successor: Option<Spanned<Template>>,
+        /// Address of a page that tells of its end, told to callers in `Link` with `rel="deprecation"`.
+        pub notice: Option<Spanned<String>>,
+        /// Whether it is answered 410 from the day of `sunset` on. Default `false`.
+        pub gone: Option<Spanned<bool>>,
         /// An upstream's name, or another action.
         pub to: Option<Spanned<To>>,
     }
-}
-
-/// How an API's versions are told apart, and the versions.
-#[derive(Clone, Debug)]
-pub struct Versions {
-    /// What picks the version.
-    pub by: VersionBy,
-    /// The versions by name, such as `v1`.
-    pub versions: Map<Version>,
-}
-
-// By hand: `#[serde(flatten)]` would lose the places of what is inside.
-impl<'de> Deserialize<'de> for Versions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Versions;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map with `by` and the versions")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Versions, A::Error> {
-                let (mut by, mut versions) = (None, Map::default());
-                while let Some(name) = map.next_key::<Spanned<Name>>()? {
-                    if name.as_str() == "by" {
-                        by = Some(map.next_value()?);
-                    } else {
-                        versions.0.push((name, map.next_value()?));
-                    }
-                }
-                Ok(Versions { by: by.ok_or_else(|| A::Error::missing_field("by"))?, versions })
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
-impl JsonSchema for Versions {
-    fn schema_name() -> Cow<'static, str> {
-        "Versions".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (by, version) = (generator.subschema_for::<VersionBy>(), generator.subschema_for::<Version>());
-        schemars::json_schema!({
-            "type": "object", "required": ["by"], "properties": { "by": by }, "additionalProperties": version,
-            "description": "How an API's versions are told apart (`by`), and the versions by name, such as `v1`.",
-        })
-    }
-}
-
-/// What picks the version: one of these.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum VersionBy {
-    /// A path segment in front of the base, written as the version's name: `path: "v{n}"` takes `/v1/…` for `v1`.
-    Path(String),
-    /// A request header whose value is the version's name.
-    Header(HeaderKey),
-    /// A query parameter whose value is the version's name.
-    Query(String),
-}
-
-/// One version of an API.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Version {
-    /// Taken when a request names no version.
-    #[serde(default)]
-    pub default: bool,
-    /// Where requests of this version go when the route does not say.
-    pub to: Option<Spanned<To>>,
 }

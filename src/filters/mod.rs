@@ -5,7 +5,10 @@
 
 pub mod auth;
 mod body;
+mod concurrency;
 pub mod cors;
+mod deprecation;
+mod fault;
 mod headers;
 mod ip;
 pub mod limits;
@@ -15,6 +18,7 @@ pub mod rules;
 mod version;
 
 pub use body::{DEFAULT_MAX, too_large};
+pub use deprecation::{Deprecation, Successor};
 pub use version::Marker;
 
 use crate::auth::Waiting;
@@ -26,7 +30,7 @@ use auth::rules::Auth;
 use cors::rules::CorsRules;
 use limits::Plans;
 use limits::rules::{HeaderStyle, Limits};
-use rules::{IpRules, Maintenance, RequestRules, ResponseRules};
+use rules::{ConcurrencyRule, FaultRule, IpRules, Maintenance, RequestRules, ResponseRules};
 
 /// A step. Every hook defaults to "nothing"; which of them do something is said when it is made.
 pub trait Filter: Send + Sync {
@@ -99,6 +103,12 @@ pub struct Settings<'a> {
     pub ip: Option<Spanned<&'a IpRules>>,
     /// Maintenance of the API.
     pub maintenance: Option<Spanned<&'a Maintenance>>,
+    /// When the route or its version ends.
+    pub deprecation: Option<Spanned<Deprecation>>,
+    /// How many requests at once.
+    pub concurrency: Option<Spanned<&'a ConcurrencyRule>>,
+    /// Faults on purpose.
+    pub fault: Option<Spanned<&'a FaultRule>>,
     /// Most bytes of a request body, if there is a limit.
     pub body: Option<Spanned<ByteSize>>,
     /// Version of the API, and where requests name it.
@@ -147,12 +157,15 @@ pub const STEPS: &[(&str, Maker, &str)] = &[
     (maintenance::NAME, maintenance::make, "answers 503 while the API is in maintenance"),
     (limits::BY_ADDRESS, limits::make_by_address, "refuses addresses that call too often (429)"),
     (auth::NAME, auth::make, "proves who calls (401, 403)"),
+    (deprecation::NAME, deprecation::make, "tells of deprecation and sunset, and refuses what is gone (410)"),
+    (concurrency::NAME, concurrency::make, "refuses requests beyond so many at once (429, 503)"),
     (
         limits::NAME,
         limits::make,
         "refuses callers that call too often or have used up their quota (429, 402)",
     ),
     (body::NAME, body::make, "refuses bodies that are too large (413)"),
+    (fault::NAME, fault::make, "delays and aborts requests on purpose"),
     (version::NAME, version::make, "takes the version's marker out of the request"),
     (headers::REQUEST, headers::make_request, "changes request headers"),
     (rewrite::NAME, rewrite::make, "changes path, query, method and host"),

@@ -1,6 +1,8 @@
 //! The inherited settings of a route: who, how long, how much, and what is rewritten.
 
-use crate::value::{ByteSize, Cidr, HeaderKey, Map, MethodName, Short, Span, Spanned, Template, short_value};
+use crate::value::{
+    ByteSize, Cidr, HeaderKey, Key, Map, MethodName, Percent, Short, Span, Spanned, Template, short_value,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -37,6 +39,51 @@ pub struct Timeouts {
 pub struct BodyRule {
     /// Most bytes; more is answered 413, by `Content-Length` before anything is read, else while counting. Default `10MiB`.
     pub max: Option<ByteSize>,
+}
+
+/// How many requests of a route may be served at once; nobody waits for others to end. Each route counts for itself, also
+/// where the rule is inherited.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConcurrencyRule {
+    /// Most requests at once; more are answered 503.
+    pub max: Option<Spanned<u32>>,
+    /// Most requests of one caller at once; more are answered 429.
+    pub each: Option<Spanned<u32>>,
+    /// With `each`: what tells callers apart. Requests that do not have it count by their address. Default `client_ip`.
+    pub per: Option<Spanned<Key>>,
+}
+
+/// Faults on purpose, to see how callers bear them. A delay comes before an abort; each is drawn by lot for itself.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FaultRule {
+    /// Requests that wait before they go on.
+    pub delay: Option<FaultDelay>,
+    /// Requests that are answered here, and not by the upstream.
+    pub abort: Option<FaultAbort>,
+    /// Only requests that have this header field. It does not reach the upstream. Default: all requests.
+    pub header: Option<HeaderKey>,
+}
+
+/// A delay on purpose.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FaultDelay {
+    /// How long.
+    pub time: Span,
+    /// Share of requests. Default `100%`.
+    pub percent: Option<Percent>,
+}
+
+/// An error on purpose.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FaultAbort {
+    /// Status, 400 to 599.
+    pub status: Spanned<u16>,
+    /// Share of requests. Default `100%`.
+    pub percent: Option<Percent>,
 }
 
 /// Changes to the request on its way to the upstream.

@@ -11,10 +11,12 @@ mod handles;
 mod process;
 mod series;
 mod tls;
+mod traffic;
 
 pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
 pub use handles::{Attempt, Counted, Held, RouteMetrics, UpstreamMetrics};
 pub use tls::{ProxyFailure, ProxyMetrics, TlsFailure, TlsMetrics};
+pub use traffic::{DeprecationMetrics, FaultMetrics};
 
 use access::AccessFamilies;
 use handles::{RouteSeries, UpstreamSeries};
@@ -26,6 +28,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tls::TlsFamilies;
+use traffic::TrafficFamilies;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -78,6 +81,7 @@ struct Families {
     config_info: Family<IntGauge>,
     access: AccessFamilies,
     tls: TlsFamilies,
+    traffic: TrafficFamilies,
     budget: Arc<Budget>,
 }
 
@@ -131,6 +135,7 @@ impl Families {
             )?,
             access: AccessFamilies::declare(to)?,
             tls: TlsFamilies::declare(to)?,
+            traffic: TrafficFamilies::declare(to)?,
             budget: Arc::clone(to.budget),
         })
     }
@@ -265,6 +270,7 @@ impl Metrics {
         };
         self.families.requests.retain(live);
         self.families.request_duration.retain(live);
+        self.families.traffic.retain(&live);
         drop(routes);
 
         let mut upstreams = self.upstreams.lock();
@@ -356,6 +362,7 @@ mod tests {
         metrics.connections("web").inc();
         metrics.touch_access();
         metrics.touch_tls();
+        metrics.touch_traffic();
         metrics.config_loaded("9f3c2e", "1");
         metrics
     }
@@ -384,6 +391,9 @@ mod tests {
             ("tollgate_upstream_target_up", "gauge"),
             ("tollgate_auth_decisions_total", "counter"),
             ("tollgate_auth_remembered", "gauge"),
+            ("tollgate_concurrency_refused_total", "counter"),
+            ("tollgate_deprecated_requests_total", "counter"),
+            ("tollgate_faults_total", "counter"),
             ("tollgate_flood_refused_total", "counter"),
             ("tollgate_jwks_age_seconds", "gauge"),
             ("tollgate_jwks_fetches_total", "counter"),

@@ -131,6 +131,9 @@ fn write_line(
         fields.0.extend_from_slice(&route.0);
     }
     fields.caller(x);
+    if let Some(fault) = x.fault {
+        fields.text("fault", fault);
+    }
     fields.number("status", x.status);
     if let Some(cache) = x.cache {
         fields.text("cache", cache);

@@ -8,7 +8,9 @@ use crate::config::document::Inherited;
 use crate::filters::auth::rules::Auth;
 use crate::filters::cors::rules::CorsRules;
 use crate::filters::limits::rules::Limits;
-use crate::filters::rules::{BodyRule, HeaderRules, IpRules, RequestRules, ResponseRules};
+use crate::filters::rules::{
+    BodyRule, ConcurrencyRule, FaultRule, HeaderRules, IpRules, RequestRules, ResponseRules,
+};
 use crate::filters::{DEFAULT_MAX, rules};
 use crate::route::Timeouts;
 use crate::value::{At, ByteSize, HeaderKey, Map, OrNone, Spanned, Template};
@@ -28,6 +30,10 @@ pub struct Effective {
     pub timeouts: Spanned<Timeouts>,
     /// Most bytes of a body.
     pub body: Option<Spanned<ByteSize>>,
+    /// How many at once.
+    pub concurrency: Option<Spanned<ConcurrencyRule>>,
+    /// Faults for tests.
+    pub fault: Option<Spanned<FaultRule>>,
     /// What is answered when the upstream fails.
     pub fallback: Option<Spanned<FallbackRule>>,
     /// Compression of answers.
@@ -51,6 +57,8 @@ impl Effective {
             timeouts: nearest(levels, |level| level.timeouts)
                 .map_or(Spanned::built_in(Timeouts::default()), timeouts),
             body: body(nearest(levels, |level| level.body)),
+            concurrency: nearest(levels, |level| level.concurrency).and_then(switched_on),
+            fault: nearest(levels, |level| level.fault).and_then(switched_on),
             fallback: nearest(levels, |level| level.fallback).and_then(switched_on),
             compress: nearest(levels, |level| level.compress).and_then(switched_on),
             cache: nearest(levels, |level| level.cache).and_then(switched_on),

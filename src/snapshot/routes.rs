@@ -1,5 +1,6 @@
 //! From the routes as written to rules and routes: names resolved, versions unfolded, everything compiled.
 
+use super::deprecation;
 use super::inherit::Effective;
 use super::versions::{Variant, Way, variants};
 use crate::actions::to::To;
@@ -215,6 +216,9 @@ impl<'a> Compiler<'a> {
     fn chain(&mut self, one: &One<'_>, effective: &Effective, bind: Bind<'_>) -> Chain {
         let version = one.variant.name.zip(one.variant.marker.clone());
         let limits = effective.limits.as_ref();
+        let written = one.variant.name.zip(one.variant.version);
+        let by = one.api.versions.as_ref().map(|versions| &versions.value.by);
+        let deprecation = deprecation::of(one.route, written, by, self.issues);
         let settings = Settings {
             auth: effective.auth.as_ref().map(|auth| Spanned { value: &auth.value, at: auth.at }),
             limits: limits.map(|(level, limits)| (*level, Spanned { value: &limits.value, at: limits.at })),
@@ -224,6 +228,12 @@ impl<'a> Compiler<'a> {
             cors: effective.cors.as_ref().map(|cors| Spanned { value: &cors.value, at: cors.at }),
             ip: effective.ip.as_ref().map(|ip| Spanned { value: &ip.value, at: ip.at }),
             maintenance: one.api.maintenance.as_ref().map(|on| Spanned { value: &on.value, at: on.at }),
+            deprecation,
+            concurrency: effective
+                .concurrency
+                .as_ref()
+                .map(|rule| Spanned { value: &rule.value, at: rule.at }),
+            fault: effective.fault.as_ref().map(|rule| Spanned { value: &rule.value, at: rule.at }),
             body: effective.body,
             version: version
                 .map(|(name, marker)| Spanned { value: (name.to_string(), marker), at: one.variant.at }),

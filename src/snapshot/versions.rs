@@ -1,5 +1,6 @@
 //! Versions are sugar: each version of an API becomes a set of routes of its own.
 
+use super::deprecation::check_successors;
 use crate::actions::to::To;
 use crate::build::problem;
 use crate::config::document::{Api, Version, VersionBy, Versions};
@@ -12,6 +13,8 @@ use crate::value::{At, Code, Issue, Issues, Name, PathPattern, Spanned};
 pub(super) struct Variant<'a> {
     /// Its name.
     pub name: Option<&'a Name>,
+    /// What is written of it.
+    pub version: Option<&'a Version>,
     /// Where requests name it.
     pub marker: Option<Marker>,
     /// Whether requests that name none get it.
@@ -39,11 +42,13 @@ pub(super) fn variants<'a>(api: &'a Api, issues: &mut Issues) -> Vec<Variant<'a>
         return vec![Variant { to: api.to.as_ref(), ..Variant::default() }];
     };
     check(versions, issues);
+    check_successors(&versions.value, issues);
     let variant = |(name, version): (&'a Spanned<Name>, &'a Version)| {
         let marker = issues.take(marker(&versions.value.by, name))?;
         let to = version.to.as_ref().or(api.to.as_ref());
         Some(Variant {
             name: Some(&name.value),
+            version: Some(version),
             marker: Some(marker),
             is_default: version.default,
             to,

@@ -28,6 +28,7 @@ mod tidy;
 mod tls_changes;
 mod tls_clients;
 mod tls_listener;
+mod traffic;
 mod upgrade;
 mod upstreams;
 mod websocket;

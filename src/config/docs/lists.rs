@@ -30,8 +30,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("maintenance", "`apis.NAME.maintenance`"),
     ("limits by address", "`limits` that count `per client_ip` and nothing else"),
     ("auth", "`auth`, `auth.NAME`"),
+    ("deprecation", "`deprecated`, `sunset`, `successor`, `notice`, `gone`"),
+    ("concurrency", "`concurrency`"),
     ("limits", "`limits`, `plans.NAME`"),
     ("body", "`body`"),
+    ("fault", "`fault`"),
     ("version", "`apis.NAME.versions`"),
     ("request headers", "`request.headers`"),
     ("rewrite", "`request.path`, `request.query`, `request.method`, `request.host`"),
@@ -82,6 +85,7 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("credential", "Which of the caller's keys or tokens: a name or a digest, never the secret."),
     ("auth_error", "Why a credential was refused, or could not be checked."),
     ("limit", "The limit that refused the request, or would have if it were not in shadow."),
+    ("fault", "The fault that was made on purpose: `delay`, `abort`, `delay+abort`."),
     ("status", "Status of the answer; 499 if the client went away before it."),
     ("reason", "Why tollgate answered itself: a code of the [error answers](#error-answers)."),
     ("bytes_in", "Bytes of the request body."),
@@ -240,6 +244,7 @@ fn families() -> Vec<Family> {
     metrics.connections("listener").inc();
     metrics.touch_access();
     metrics.touch_tls();
+    metrics.touch_traffic();
     metrics.config_loaded("hash", "version");
     let text = metrics.render(|_| {});
     read_families(&String::from_utf8_lossy(&text))

@@ -8,8 +8,19 @@ use super::built_in_entry;
 use crate::value::Spanned;
 
 /// The inherited settings.
-const INHERITED: [&str; 11] = [
-    "auth", "limits", "cors", "ip", "timeouts", "body", "cache", "fallback", "compress", "request",
+const INHERITED: [&str; 13] = [
+    "auth",
+    "limits",
+    "cors",
+    "ip",
+    "timeouts",
+    "body",
+    "cache",
+    "concurrency",
+    "fault",
+    "fallback",
+    "compress",
+    "request",
     "response",
 ];
 

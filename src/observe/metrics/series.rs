@@ -30,6 +30,12 @@ struct FamilyOf<M> {
     budget: Arc<Budget>,
 }
 
+impl<M> Clone for Family<M> {
+    fn clone(&self) -> Self {
+        Family(Arc::clone(&self.0))
+    }
+}
+
 impl<M: Metric> Family<M> {
     /// The series with these labels, made if it is new.
     pub(super) fn series(&self, values: &[&str]) -> M {

@@ -1,0 +1,227 @@
+//! How traffic is led: what ends and who still calls it, faults on purpose, so many at once.
+
+use crate::harness::{
+    Answer, Client, DEADLINE, Gate, Gateway, H2Client, Plan, Response, Upstream, assert_eventually,
+};
+use std::time::{Duration, Instant};
+
+/// A metric over the admin socket, by its whole name with labels.
+fn metric(gateway: &Gateway, series: &str) -> f64 {
+    let text = gateway.admin_socket().get("/metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')).map(str::to_owned);
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+fn reload(gateway: &Gateway) {
+    let ran = gateway.ask(&["reload"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+}
+
+const CALLERS: &str = r#"
+version: 1
+admin: { bind: "unix:{{dir}}/admin.sock" }
+listeners: { web: { bind: "127.0.0.1:0" } }
+auth: { keys: { api_key: {} }, id: { jwt: { issuer: me, audience: any, secret: "0123456789abcdef0123456789abcdef" } } }
+consumers:
+  # SHA-256 of "first" and of "second".
+  ann: { keys: "sha256:a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e" }
+  bob: { keys: "sha256:16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4" }
+apis:
+  shop:
+    auth: { any: [keys, id], anonymous: ann }
+    to: { respond: { text: ok } }
+    versions: { by: { path: "v{n}" }, v1: { deprecated: 2024-10-01, sunset: 2025-01-01, gone: true }, v2: {} }
+    routes: { all: { match: "/**" }, open: { match: /open, auth: public } }
+"#;
+
+/// Owners want to know who still calls; callers that can choose their names must not make series without end.
+#[test]
+fn calls_of_what_is_deprecated_are_counted_by_consumer() {
+    let gateway = Plan::new(CALLERS).start();
+    let mut client = gateway.client();
+    let mut ask =
+        |target: &str, name: &str, value: &str| client.request("GET", target).header(name, value).send();
+    for _ in 0..3 {
+        assert_eq!(ask("/v1/a", "x-api-key", "first").status, 410);
+    }
+    assert_eq!(ask("/v1/a", "x-api-key", "second").status, 410);
+    assert_eq!(ask("/v2/a", "x-api-key", "second").status, 200);
+    assert_eq!(ask("/v1/a", "x-api-key", "wrong").status, 401);
+    assert_eq!(ask("/v1/open", "x-none", "1").status, 410);
+    let key = crate::harness::SigningKey::hs256("", b"0123456789abcdef0123456789abcdef");
+    for sub in ["eve", "mallory"] {
+        let claims = serde_json::json!({ "iss": "me", "sub": sub, "exp": crate::harness::now() + 600 });
+        assert_eq!(ask("/v1/a", "authorization", &format!("Bearer {}", key.token(&claims))).status, 410);
+    }
+    let counted = |consumer: &str, route: &str| {
+        let labels = format!("{{api=\"shop\",consumer=\"{consumer}\",route=\"{route}\"}}");
+        metric(&gateway, &format!("tollgate_deprecated_requests_total{labels}"))
+    };
+    let all =
+        [("ann", "v1.all"), ("bob", "v1.all"), ("unknown", "v1.all"), ("-", "v1.open"), ("eve", "v1.all")];
+    assert_eq!(all.map(|(consumer, route)| counted(consumer, route)), [3.0, 1.0, 2.0, 1.0, 0.0]);
+    assert_eq!(counted("bob", "v2.all"), 0.0);
+}
+
+const FAULTS: &str = r#"
+version: 1
+admin: { bind: "unix:{{dir}}/admin.sock" }
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { app: { targets: ["{{app}}"] } }
+apis:
+  shop:
+    auth: public
+    to: app
+    routes:
+      slow: { match: /slow, fault: { delay: { time: 400ms }, header: x-fault } }
+      some: { match: /some, fault: { abort: { status: 503, percent: 30% } } }
+"#;
+
+#[test]
+fn a_delay_takes_its_time_and_the_request_goes_on() {
+    let app = Upstream::echo();
+    let gateway = Plan::new(FAULTS).with("app", app.addr()).start();
+    let ask = |fault: bool| {
+        let (mut client, began) = (gateway.client(), Instant::now());
+        let ask = client.request("GET", "/slow");
+        let response = if fault { ask.header("x-fault", "1") } else { ask }.send();
+        assert_eq!(response.status, 200);
+        (began.elapsed(), gateway.log_of(&response))
+    };
+    let (took, log) = ask(true);
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+    assert_eq!(log["fault"], "delay");
+    assert!(ask(false).1.get("fault").is_none());
+    assert!(app.requests().iter().all(|seen| seen.headers.first("x-fault").is_none()), "that was for us");
+    let series = "tollgate_faults_total{api=\"shop\",fault=\"delay\",route=\"slow\"}";
+    assert_eq!(metric(&gateway, series), 1.0);
+}
+
+#[test]
+fn a_share_of_requests_is_aborted() {
+    let app = Upstream::echo();
+    let gateway = Plan::new(FAULTS).with("app", app.addr()).start();
+    let mut client = gateway.client();
+    let aborted = (0..1000).filter(|_| client.get("/some").status == 503).count();
+    // 14.5 is the standard deviation: six of them.
+    assert!((213..=387).contains(&aborted), "{aborted} of 1000 at 30%");
+    let series = "tollgate_faults_total{api=\"shop\",fault=\"abort\",route=\"some\"}";
+    assert_eq!(metric(&gateway, series), aborted as f64);
+    assert_eq!(app.requests().len(), 1000 - aborted);
+}
+
+const AT_ONCE: &str = r#"
+version: 1
+admin: { bind: "unix:{{dir}}/admin.sock" }
+listeners: { web: { bind: "127.0.0.1:0", trusted_proxies: [127.0.0.1] } }
+upstreams: { app: { targets: ["{{app}}"], health: none } }
+apis:
+  shop:
+    auth: public
+    to: app
+    routes:
+      three: { match: "/three/**", concurrency: { max: 3, each: 2 } }
+      keyed: { match: "/keyed/**", concurrency: { each: 1, per: "header:x-user" } }
+"#;
+
+/// An upstream that answers when it is let; the gateway in front of it.
+fn held_back() -> (Gateway, Upstream, Gate) {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let app = Upstream::start(move |request| {
+        if request.path().ends_with("/hold") {
+            held.wait();
+        }
+        Answer::ok("done")
+    });
+    let gateway = Plan::new(AT_ONCE).with("app", app.addr()).start();
+    (gateway, app, gate)
+}
+
+/// Sends a request whose answer is read later.
+fn begin(gateway: &Gateway, target: &str, header: &str) -> Client {
+    let mut client = gateway.client();
+    client.send_raw(format!("GET {target} HTTP/1.1\r\nhost: a\r\n{header}\r\n\r\n"));
+    client
+}
+
+fn ask(gateway: &Gateway, target: &str, header: &str) -> Response {
+    begin(gateway, target, header).read("GET")
+}
+
+/// How many places of a route are taken, in the words of `explain`.
+fn taken(gateway: &Gateway, path: &str) -> String {
+    let url = format!("http://a{path}");
+    let told = gateway.ask(&["explain", "--live", "-H", "x-user: ann", "GET", &url]).stdout;
+    let line = told.lines().find(|line| line.contains(" concurrency ")).unwrap_or_else(|| panic!("{told}"));
+    line.split_whitespace().skip(2).take(4).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn so_many_at_once_and_no_more() {
+    let (gateway, app, gate) = held_back();
+    let from = |n: u8| format!("x-forwarded-for: 192.0.2.{n}");
+    let mut held: Vec<Client> = Vec::new();
+    for (count, n) in [(1, 1), (2, 1)] {
+        held.push(begin(&gateway, "/three/hold", &from(n)));
+        app.wait_for_requests(count);
+    }
+    let refused = ask(&gateway, "/three/x", &from(1));
+    assert_eq!((refused.status, refused.problem_code().as_str()), (429, "too-many-at-once"));
+    assert!(refused.kept_alive && refused.header("retry-after") == Some("1"));
+    held.push(begin(&gateway, "/three/hold", &from(2)));
+    app.wait_for_requests(3);
+    let refused = ask(&gateway, "/three/x", &from(3));
+    assert_eq!((refused.status, refused.problem_code().as_str()), (503, "route-saturated"));
+    let h2 = H2Client::connect(gateway.addr("web"));
+    assert_eq!(h2.get("http://a/three/x").status, 503, "streams count as well");
+    assert_eq!(ask(&gateway, "/keyed/x", "x-user: a").status, 200, "another route");
+    let refused = |by: &str| {
+        let labels = format!("{{api=\"shop\",by=\"{by}\",route=\"three\"}}");
+        metric(&gateway, &format!("tollgate_concurrency_refused_total{labels}"))
+    };
+    assert_eq!((refused("max"), refused("each")), (2.0, 1.0));
+    gate.open();
+    for mut client in held {
+        assert_eq!(client.read("GET").status, 200);
+    }
+    assert_eventually(DEADLINE, "all places are free", || taken(&gateway, "/three/x") == "0 of 3 at");
+    assert_eq!(ask(&gateway, "/three/x", &from(1)).status, 200);
+}
+
+/// A place is the request's, whatever becomes of its client: it is free when the request has ended.
+#[test]
+fn whoever_goes_away_gives_its_place_back() {
+    let (gateway, app, gate) = held_back();
+    for round in 1..=5 {
+        let held = begin(&gateway, "/keyed/hold", "x-user: ann");
+        app.wait_for_requests(round * 2 - 1);
+        assert_eq!(ask(&gateway, "/keyed/x", "x-user: ann").status, 429);
+        drop(held);
+        assert_eventually(DEADLINE, "the place is free again", || {
+            taken(&gateway, "/keyed/x") == "0 of 1 per"
+        });
+        assert_eq!(ask(&gateway, "/keyed/x", "x-user: ann").status, 200);
+        // An answer is there a moment before its request has ended.
+        assert_eventually(DEADLINE, "and again", || taken(&gateway, "/keyed/x") == "0 of 1 per");
+    }
+    gate.open();
+}
+
+#[test]
+fn a_reload_goes_on_counting() {
+    let (gateway, app, gate) = held_back();
+    let mut held = begin(&gateway, "/keyed/hold", "x-user: ann");
+    app.wait_for_requests(1);
+    gateway.edit("max: 3", "max: 4");
+    reload(&gateway);
+    assert_eq!(ask(&gateway, "/keyed/x", "x-user: ann").status, 429, "one is still being served");
+    gateway.edit("concurrency: { each: 1, per: \"header:x-user\" }", "concurrency: { max: 1 }");
+    reload(&gateway);
+    assert_eq!(ask(&gateway, "/keyed/x", "x-user: bob").status, 503, "it counts for another rule, too");
+    gate.open();
+    assert_eq!(held.read("GET").status, 200);
+    assert_eventually(DEADLINE, "its place is free", || {
+        ask(&gateway, "/keyed/x", "x-user: bob").status == 200
+    });
+}
