@@ -42,12 +42,13 @@ pub struct Cache {
     /// consumer. Default `false`.
     #[serde(default)]
     pub shared: bool,
-    /// What becomes of answers with `Set-Cookie`: `refuse` (not kept, default), `strip` (kept without it) or `store`.
+    /// What becomes of answers with `Set-Cookie`: `refuse` (not kept), `strip` (kept without it) or `store`. Default `refuse`.
     #[serde(default)]
     pub set_cookie: SetCookie,
     /// Largest body that is kept. Default `1MiB`.
     pub max_object: Option<ByteSize>,
-    /// Whether clients may ask for fresher answers by `Cache-Control` and `Pragma`: `obey` (default) or `ignore`.
+    /// Whether clients may ask for fresher answers by `Cache-Control` and `Pragma`: `obey` or `ignore`. Default
+    /// `obey`.
     #[serde(default)]
     pub client_directives: ClientDirectives,
     /// Routes with the same zone share their answers. Default: each route has its own.

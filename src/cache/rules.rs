@@ -8,7 +8,6 @@ use crate::exchange::{Exchange, RequestHead, ResponseHead, declared_body};
 use crate::value::{At, ByteSize, Code, Issue, Issues, Span, Spanned, Template};
 use http::header::{AUTHORIZATION, CONNECTION, UPGRADE};
 use http::{HeaderName, Method};
-use std::time::Duration;
 
 /// Largest body that is kept when nobody says.
 pub const DEFAULT_MAX_OBJECT: ByteSize = ByteSize(1 << 20);
@@ -180,7 +179,7 @@ impl Rules {
 }
 
 fn millis(span: Span) -> u64 {
-    u64::try_from(Duration::from(span.0).as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn bad_template(message: &str, at: At) -> Issue {

@@ -371,6 +371,32 @@ apis:
         assert_eq!(compared, 3);
     }
 
+    /// An empty map would turn a cache on: its defaults are shown where it is written and nowhere else.
+    #[test]
+    fn a_cache_is_shown_where_there_is_one() {
+        let part = r#"
+apis:
+  shop:
+    cache: { ttl: 60s }
+    routes:
+      kept: { match: /kept, to: app }
+      never: { match: /never, to: app, cache: none }
+  flat: { routes: { plain: { match: /plain, to: app } } }
+"#;
+        let (loaded, sources) = loaded(MAIN, part);
+        let shown = |route| show(&loaded, &sources, true, Some(route));
+        let kept = shown("shop.kept");
+        for (line, expected) in [
+            ("ttl: 60s", "conf.d/part.yaml:4"),
+            ("respect_origin: true", "default"),
+            ("max_object: 1MiB", "default"),
+        ] {
+            assert_eq!(origin(&kept, line), expected, "{kept}");
+        }
+        assert_eq!(origin(&shown("shop.never"), "cache: none"), "conf.d/part.yaml:7");
+        assert!(!shown("flat.plain").contains("cache"));
+    }
+
     #[test]
     fn versions_are_unfolded() {
         let part = r#"

@@ -91,6 +91,7 @@ fn present<'a>(entries: &'a mut Vec<Entry>, key: &str, only_existing: bool) -> O
 }
 
 fn word(text: &str) -> Scalar {
-    let value = text.parse::<u32>().map_or_else(|_| text.into(), serde_yaml::Value::from);
+    let truth = text.parse::<bool>().map(serde_yaml::Value::from);
+    let value = text.parse::<u32>().map(serde_yaml::Value::from).or(truth).unwrap_or_else(|_| text.into());
     Scalar { value, plain: true, secret: false, written: None }
 }
