@@ -371,7 +371,7 @@ impl Explaining<'_> {
     }
 
     fn send(&mut self, route: &Route, proxy: &Proxy, head: &RequestHead, x: &Exchange) {
-        let Some((_, arm)) = proxy.choose(head, x) else {
+        let Some((number, arm)) = proxy.choose(head, x) else {
             return self.answered(Kind::NO_TARGET.status, Some(Kind::NO_TARGET.code), None);
         };
         let key = arm.key.as_ref().and_then(|key| key.hash(head, x)).map(u64::to_le_bytes);
@@ -400,7 +400,7 @@ impl Explaining<'_> {
         let balance = arm.upstream.spec().balance.as_str();
         self.step(
             "upstream",
-            format!("{}  target {target}  {balance}", proxy.explain(head, x, arm)),
+            format!("{}  target {target}  {balance}", proxy.explain(head, x, number, arm)),
             At::NOWHERE,
         );
         let timeouts = route.timeouts;

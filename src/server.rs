@@ -307,6 +307,7 @@ impl Process {
             sockets: legacy,
             memory: self.running.shared.memory.clone(),
             tickets: self.running.shared.tickets.clone(),
+            current: self.running.current.clone(),
             quotas: self.running.quotas.get().cloned(),
         };
         let mut renewals = self.running.renewals();
@@ -347,19 +348,20 @@ impl Process {
     }
 }
 
-/// Takes over what the process before has counted, and the sessions of its clients.
+/// Takes over what the process before has counted, the sessions of its clients and the shares of its splits.
 async fn inherit(mut before: Predecessor, running: &Running) -> Result<Predecessor, String> {
-    let hash = running.current.load().hash.clone();
+    let snapshot = running.current.load_full();
     let (memory, tickets) = (running.shared.memory.clone(), running.shared.tickets.clone());
     let taken = spawn_blocking(move || {
-        let (state, keys) = before.ready(&hash)?;
-        if let Err(why) = tickets.import(&keys) {
+        let estate = before.ready(&snapshot.hash)?;
+        if let Err(why) = tickets.import(&estate.tickets) {
             log::warn!("clients cannot go on with their TLS sessions: {why}");
         }
-        match import(&memory, &state, now()) {
+        match import(&memory, &estate.counters, now()) {
             Some(counters) => log::info!("took over {counters} counters"),
             None => log::error!("not all counters of the process before could be read"),
         }
+        snapshot.take_over_splits(&estate.splits);
         Ok(before)
     });
     taken.await.map_err(|error| error.to_string())?

@@ -13,6 +13,7 @@ mod versions;
 
 pub use inherit::Effective;
 
+use crate::actions::{Shares, SplitStatus};
 use crate::auth::Named;
 use crate::auth::guard::Guard;
 use crate::auth::jwks::Jwks;
@@ -309,6 +310,20 @@ impl Snapshot {
             counted(self.upstreams.len(), "upstream"),
             self.hash.get(..6).unwrap_or(&self.hash),
         )
+    }
+
+    /// The splits with the names of their routes.
+    pub fn splits(&self) -> impl Iterator<Item = (&Arc<str>, &Shares)> {
+        self.routes.iter().filter_map(|route| Some((&route.id, route.action.proxy()?.shares()?)))
+    }
+
+    /// Takes over the shares that splits have in the process before, where the splits are the same.
+    pub fn take_over_splits(&self, before: &[SplitStatus]) {
+        for (route, shares) in self.splits() {
+            if let Some(status) = before.iter().find(|status| status.changed && status.route == **route) {
+                shares.take_over(status);
+            }
+        }
     }
 
     /// What must run in the background.

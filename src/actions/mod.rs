@@ -4,12 +4,14 @@ pub mod fallback;
 mod proxy;
 mod redirect;
 mod respond;
+mod split;
 pub mod to;
 
 pub use fallback::{Fallback, Resort};
 pub use proxy::{Arm, Hashed, Proxy};
 pub use redirect::Redirect;
 pub use respond::Respond;
+pub use split::{ArmStatus, Shares, SplitStatus};
 
 use crate::build::{Bind, Build};
 use crate::exchange::{Exchange, RequestHead};

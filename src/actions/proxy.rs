@@ -1,11 +1,12 @@
 //! `proxy`: sends the request to an upstream, or to one of several by weight (RT-12).
 
+use super::split::{Shares, stable_hash};
 use super::to::Split;
 use crate::build::{Bind, Build};
 use crate::exchange::{Exchange, RequestHead, cookie, query_value};
 use crate::observe::metrics::UpstreamMetrics;
 use crate::upstream::Upstream;
-use crate::value::{At, Code, Issue, Issues, Key, Name, Percent, Spanned};
+use crate::value::{At, Code, Issue, Issues, Key, Name, Spanned};
 use http::{HeaderName, HeaderValue};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 /// One or several upstreams.
 pub struct Proxy {
     arms: Vec<Arm>,
+    /// Only of several arms.
+    shares: Option<Arc<Shares>>,
     sticky: Option<Hashed>,
     force: Option<HeaderName>,
     /// Header that tells the client its arm.
@@ -27,8 +30,6 @@ pub struct Arm {
     pub value: HeaderValue,
     /// The upstream.
     pub upstream: Arc<Upstream>,
-    /// Its share.
-    pub share: Percent,
     /// The upstream's metrics.
     pub metrics: UpstreamMetrics,
     /// What its requests are hashed by, when it balances by hash.
@@ -41,8 +42,8 @@ impl Proxy {
     /// # Errors
     /// It is not defined.
     pub fn to_one(name: &Name, at: At, params: &[&str], build: &Build) -> Result<Proxy, Issue> {
-        let arm = Arm::new(name, Percent(10_000), at, params, build)?;
-        Ok(Proxy { arms: vec![arm], sticky: None, force: None, expose: None })
+        let arm = Arm::new(name, at, params, build)?;
+        Ok(Proxy { arms: vec![arm], shares: None, sticky: None, force: None, expose: None })
     }
 
     /// To several, by weight.
@@ -62,18 +63,26 @@ impl Proxy {
             );
         }
         let sticky = split.sticky.as_ref().map(|key| Hashed::new(&key.value, bind.params));
+        let key = format!("split {}.{}", bind.api, bind.route);
+        let shares = build.keep(&key, |shares: &Shares| shares.is_of(arms), || Shares::new(arms));
         let arms: Vec<Arm> = arms
             .iter()
-            .filter_map(|(name, share)| issues.take(Arm::new(name, *share, name.at, bind.params, build)))
+            .filter_map(|(name, _)| issues.take(Arm::new(name, name.at, bind.params, build)))
             .collect();
         let header =
             |choice: &Option<super::to::HeaderChoice>| choice.as_ref().map(|choice| choice.header.0.clone());
-        Some(Proxy { arms, sticky, force: header(&split.force), expose: header(&split.expose) })
+        let (force, expose) = (header(&split.force), header(&split.expose));
+        Some(Proxy { arms, shares: Some(shares), sticky, force, expose })
     }
 
     /// The arms.
     pub fn arms(&self) -> &[Arm] {
         &self.arms
+    }
+
+    /// The shares of the arms, when there are several.
+    pub fn shares(&self) -> Option<&Shares> {
+        self.shares.as_deref()
     }
 
     /// The arm for this request and its number: the one it forces, else the one its key belongs to, else one at random by
@@ -82,53 +91,49 @@ impl Proxy {
         if let [only] = self.arms.as_slice() {
             return Some((0, only));
         }
-        let mut arms = self.arms.iter().enumerate();
         if let Some(forced) = self.force.as_ref().and_then(|name| request.headers.get(name))
-            && let Some(arm) = arms.clone().find(|(_, arm)| arm.value == forced)
+            && let Some(arm) = self.arms.iter().enumerate().find(|(_, arm)| arm.value == forced)
         {
             return Some(arm);
         }
-        let key = self.sticky.as_ref().and_then(|sticky| sticky.hash(request, x));
-        let point = key.unwrap_or_else(crate::tasks::random) % 10_000;
-        let mut below = 0;
-        arms.find(|(_, arm)| {
-            below += u64::from(arm.share.0);
-            point < below
-        })
+        let shares = self.shares.as_ref()?;
+        let number = match self.sticky.as_ref().and_then(|sticky| sticky.hash(request, x)) {
+            Some(hash) => shares.of_client(hash)?,
+            None => shares.drawn(crate::tasks::random())?,
+        };
+        Some((number, self.arms.get(number)?))
     }
 
     /// How the arm of a split came to be chosen, for `explain`.
-    pub fn explain(&self, request: &RequestHead, x: &Exchange, arm: &Arm) -> String {
-        if self.arms.len() == 1 {
-            return arm.name.to_string();
-        }
+    pub fn explain(&self, request: &RequestHead, x: &Exchange, number: usize, arm: &Arm) -> String {
+        let Some(shares) = &self.shares else { return arm.name.to_string() };
         let forced = self.force.as_ref().is_some_and(|name| request.headers.get(name) == Some(&arm.value));
         let sticky = self.sticky.as_ref().filter(|sticky| sticky.hash(request, x).is_some());
+        let share = shares.share(number);
         match (forced, sticky) {
-            (true, _) => format!("{} (split {}, forced)", arm.name, arm.share),
-            (_, Some(sticky)) => format!("{} (split {}, sticky {})", arm.name, arm.share, sticky.key),
-            _ => format!("{} (split {}, at random)", arm.name, arm.share),
+            (true, _) => format!("{} (split {share}, forced)", arm.name),
+            (_, Some(sticky)) => format!("{} (split {share}, sticky {})", arm.name, sticky.key),
+            _ => format!("{} (split {share}, at random)", arm.name),
         }
     }
 
     /// In a few words.
     pub fn describe(&self) -> String {
-        match self.arms.as_slice() {
-            [only] => only.name.to_string(),
-            arms => {
-                arms.iter().map(|arm| format!("{} {}", arm.name, arm.share)).collect::<Vec<_>>().join(", ")
-            }
-        }
+        let names = self.arms.iter().map(|arm| &*arm.name);
+        let Some(shares) = &self.shares else { return names.collect::<Vec<_>>().join(", ") };
+        let arms = names.enumerate().map(|(number, name)| format!("{name} {}", shares.share(number)));
+        let changed = if shares.are_changed() { " (changed while running)" } else { "" };
+        format!("{}{changed}", arms.collect::<Vec<_>>().join(", "))
     }
 }
 
 impl Arm {
-    fn new(name: &Name, share: Percent, at: At, params: &[&str], build: &Build) -> Result<Arm, Issue> {
+    fn new(name: &Name, at: At, params: &[&str], build: &Build) -> Result<Arm, Issue> {
         let (upstream, key) = build.upstream(name, at)?;
         let key = key.map(|key| Hashed::new(&key.value, params));
         let metrics = build.metrics().upstream(name.as_str());
         let value = HeaderValue::from_str(name.as_str()).unwrap_or(HeaderValue::from_static(""));
-        Ok(Arm { name: name.as_str().into(), value, upstream, share, metrics, key })
+        Ok(Arm { name: name.as_str().into(), value, upstream, metrics, key })
     }
 }
 
@@ -167,25 +172,5 @@ impl Hashed {
                 value.map(|value| stable_hash(value.as_bytes()))
             }
         }
-    }
-}
-
-/// FNV-1a (64 bit) with a final mix: the same on every node, so that all send a client to the same place.
-fn stable_hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    mixed ^ (mixed >> 33)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hashes_are_the_same_everywhere() {
-        assert_eq!(stable_hash(b""), 17_058_014_651_485_797_458);
-        assert_ne!(stable_hash(b"a") % 10_000, stable_hash(b"b") % 10_000);
     }
 }

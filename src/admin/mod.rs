@@ -1,7 +1,9 @@
 //! The admin listener: health, metrics, the effective configuration, upstreams, status; reloads and upgrades.
 
 mod change;
+mod splits;
 
+use crate::actions::SplitStatus;
 use crate::explain::{Question, explain};
 use crate::listen::connection::{Connection, Facts, Socket as Stream};
 use crate::observe::access_log::AccessLog;
@@ -108,6 +110,9 @@ pub struct Status {
     pub task_failures: u64,
     /// Access log lines that were dropped.
     pub log_dropped: u64,
+    /// The splits whose shares were changed while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splits: Vec<SplitStatus>,
     /// The upstreams and their targets.
     pub upstreams: Vec<UpstreamStatus>,
 }
@@ -210,6 +215,9 @@ impl ServeHttp for App {
         if let Some(change) = change::Change::of(&path) {
             return self.change(change, session, &query).await;
         }
+        if let Some(route) = path.strip_prefix("/splits/") {
+            return self.change_split(session, &method, route, &query);
+        }
         let response = match path.as_str() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
@@ -219,6 +227,7 @@ impl ServeHttp for App {
             "/upstreams" => json(&self.upstreams()),
             "/status" => json(&self.status()),
             "/explain" => self.explain(&query).await,
+            "/splits" => json(&self.splits()),
             _ => return text(StatusCode::NOT_FOUND, NOT_FOUND),
         };
         match method {
@@ -229,7 +238,7 @@ impl ServeHttp for App {
     }
 }
 
-const NOT_FOUND: &str = "not found; try GET /healthz /readyz /metrics /config /upstreams /status /explain, PUT /config, POST /reload /upgrade\n";
+const NOT_FOUND: &str = "not found; try GET /healthz /readyz /metrics /config /upstreams /status /explain /splits, PUT /config /splits/ROUTE, POST /reload /upgrade\n";
 
 impl App {
     /// Whether the configuration wants no token, or this one. Compares with every token in the same time, whichever it is
@@ -304,6 +313,7 @@ impl App {
             tasks: state.running.supervisor.tasks(),
             task_failures: state.running.supervisor.failures(),
             log_dropped: state.log.as_ref().map_or(0, |log| log.dropped()),
+            splits: self.splits().into_iter().filter(|split| split.changed).collect(),
             upstreams: self.upstreams(),
         }
     }

@@ -10,6 +10,7 @@ mod output;
 mod reload;
 mod routes;
 mod run;
+mod split;
 mod status;
 mod upgrade;
 mod version;
@@ -133,6 +134,9 @@ enum Command {
     /// Show what differs between two configurations, or what a reload would change
     #[command(after_help = diff::AFTER)]
     Diff(diff::Diff),
+    /// Show the shares of splits in the running gateway, or change them
+    #[command(after_help = split::AFTER)]
+    Split(split::Split),
     /// Make keys for consumers
     #[command(after_help = key::AFTER)]
     Key(key::Key),
@@ -163,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Reload(reload) => reload.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Diff(diff) => diff.run(&global),
+        Command::Split(split) => split.run(),
         Command::Key(key) => key.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),

@@ -87,6 +87,9 @@ fn human(told: &Told, color: bool) -> String {
             told.task_failures, told.log_dropped
         ));
     }
+    for split in &told.splits {
+        text.push_str(&format!("split {}  {}\n", split.route, split.words()));
+    }
     for upstream in &told.upstreams {
         text.push_str(&format!("upstream {}  {}  {}\n", upstream.name, upstream.protocol, upstream.balance));
         for target in &upstream.targets {

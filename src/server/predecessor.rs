@@ -2,6 +2,7 @@
 
 use super::sockets::Legacy;
 use super::wire::{PROTOCOL, Welcome, Wire, Word};
+use crate::actions::SplitStatus;
 use crate::reload::Waning;
 use crate::store::seed::Seed;
 use std::io;
@@ -12,6 +13,16 @@ use zeroize::Zeroizing;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// It tells how it drains every second; so much silence means that it is gone.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// What a process leaves to its successor.
+pub(super) struct Estate {
+    /// Counters of limits and quotas.
+    pub counters: Vec<u8>,
+    /// Keys of session tickets.
+    pub tickets: Zeroizing<Vec<u8>>,
+    /// Shares of splits.
+    pub splits: Vec<SplitStatus>,
+}
 
 /// The other end of a take-over.
 pub struct Predecessor {
@@ -60,11 +71,11 @@ impl Predecessor {
         std::mem::take(&mut self.sockets)
     }
 
-    /// Says that this process could serve, and waits for the counters and the keys of session tickets. Blocks.
+    /// Says that this process could serve, and waits for what the other hands over. Blocks.
     ///
     /// # Errors
     /// The process before has changed its mind or is gone.
-    pub(super) fn ready(&mut self, config: &str) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), String> {
+    pub(super) fn ready(&mut self, config: &str) -> Result<Estate, String> {
         let ready = Word::Ready {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -72,8 +83,11 @@ impl Predecessor {
         };
         let mut take_over = || {
             self.wire.say(&ready, PATIENCE)?;
-            let counters = self.wire.receive_state(PATIENCE)?;
-            Ok((counters, Zeroizing::new(self.wire.receive_state(PATIENCE)?)))
+            Ok(Estate {
+                counters: self.wire.receive_state(PATIENCE)?,
+                tickets: Zeroizing::new(self.wire.receive_state(PATIENCE)?),
+                splits: serde_json::from_slice(&self.wire.receive_state(PATIENCE)?).unwrap_or_default(),
+            })
         };
         take_over().map_err(|error: io::Error| format!("the process before does not hand over: {error}"))
     }

@@ -6,10 +6,12 @@ use super::sockets::Legacy;
 use super::systemd::for_successor;
 use super::wire::{PROTOCOL, Welcome, Wire, Word};
 use crate::listen::tls::tickets::Tickets;
+use crate::snapshot::Snapshot;
 use crate::store::handover::export;
 use crate::store::keeper::Keeper;
 use crate::store::memory::{Memory, now};
 use crate::store::seed::Seed;
+use arc_swap::ArcSwap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -37,6 +39,8 @@ pub(super) struct Heritage {
     pub memory: Arc<Memory>,
     /// Keys of TLS session tickets: clients resume their sessions with the successor.
     pub tickets: Arc<Tickets>,
+    /// The configuration that runs, for the shares of its splits.
+    pub current: Arc<ArcSwap<Snapshot>>,
     /// The file of quotas, which one process at a time may write.
     pub quotas: Option<Arc<Keeper>>,
 }
@@ -127,16 +131,19 @@ impl Heritage {
         })
     }
 
-    /// Gives the counters, and the keys of tickets. Behind this the successor serves, or this process does again.
+    /// Gives the counters, the keys of tickets and the shares of splits. Behind this the successor serves, or this process does again.
     async fn hand_over(&self, mut wire: Wire, doors: &impl Doorkeeper) -> Result<Wire, String> {
         doors.close();
         let (memory, tickets, quotas) = (self.memory.clone(), self.tickets.clone(), self.quotas.clone());
+        let snapshot = self.current.load_full();
         let result = blocking(move || {
             if let Some(Err(error)) = quotas.map(|quotas| quotas.release()) {
                 log::warn!("quotas could not be written before the upgrade: {error}");
             }
             wire.send_state(&export(&memory, now()), TAKE_OVER)?;
             wire.send_state(&tickets.export(), TAKE_OVER)?;
+            let splits: Vec<_> = snapshot.splits().map(|(route, shares)| shares.status(route)).collect();
+            wire.send_state(&serde_json::to_vec(&splits)?, TAKE_OVER)?;
             wire.hear(TAKE_OVER).map(|word| (wire, word))
         });
         let why = match result.await {

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Version of what is said here. Processes that do not speak the same do not succeed each other.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// Longest word.
 const LONGEST_WORD: usize = 1 << 20;

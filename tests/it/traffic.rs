@@ -225,3 +225,117 @@ fn a_reload_goes_on_counting() {
         ask(&gateway, "/keyed/x", "x-user: bob").status == 200
     });
 }
+
+const CANARY: &str = r#"
+version: 1
+admin: { bind: "unix:{{dir}}/admin.sock" }
+listeners: { web: { bind: "127.0.0.1:0" } }
+upstreams: { old: { targets: ["{{old}}"] }, new: { targets: ["{{new}}"] } }
+apis:
+  shop:
+    auth: public
+    to: { split: { old: 90%, new: 10% }, sticky: "header:x-user", force: { header: x-canary } }
+    routes:
+      read: { match: "GET /**" }
+      write: { match: "POST /**" }
+  other: { base: /other, auth: public, to: { split: { old: 50%, new: 50% } }, routes: { all: { match: "/**" } } }
+"#;
+
+fn canary() -> (Gateway, Upstream, Upstream) {
+    let (old, new) = (Upstream::named("old"), Upstream::named("new"));
+    let gateway = Plan::new(CANARY).with("old", old.addr()).with("new", new.addr()).start();
+    (gateway, old, new)
+}
+
+/// The arms of 400 users.
+fn arms(gateway: &Gateway) -> Vec<String> {
+    let mut client = gateway.client();
+    let mut arm =
+        |user: usize| client.request("GET", "/x").header("x-user", &format!("user-{user}")).send().text();
+    (0..400).map(|user| arm(user)).collect()
+}
+
+fn on_new(arms: &[String]) -> usize {
+    arms.iter().filter(|arm| *arm == "new").count()
+}
+
+#[test]
+fn a_canary_grows_while_it_runs_and_takes_only_whom_it_must() {
+    let (gateway, _old, _new) = canary();
+    let before = arms(&gateway);
+    assert!((15..=70).contains(&on_new(&before)), "{} of 400 at 10%", on_new(&before));
+    assert!(arms(&gateway) == before, "the same client, the same arm");
+    let ran = gateway.ask(&["split", "shop.read", "new=40%"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    assert_eq!(ran.stdout, "shop.read  old 60% (configured 90%), new 40% (configured 10%)\n");
+    let after = arms(&gateway);
+    assert!(on_new(&after) > on_new(&before) + 70, "{}", on_new(&after));
+    let left = before.iter().zip(&after).filter(|(before, after)| *before == "new" && *after == "old");
+    assert_eq!(left.count(), 0, "nobody leaves the canary");
+    let forced = gateway.client().request("GET", "/x").header("x-canary", "old").send();
+    assert_eq!(forced.text(), "old");
+    let status = gateway.ask(&["status"]).stdout;
+    assert!(status.contains("split shop.read  old 60% (configured 90%), new 40%"), "{status}");
+    assert!(!status.contains("shop.write"), "only what was changed: {status}");
+    let explained = gateway.ask(&["explain", "--live", "-H", "x-user: a", "GET", "http://a/x"]).stdout;
+    assert!(explained.contains("old 60%, new 40% (changed while running)"), "{explained}");
+    assert!(gateway.stderr().contains("split shop.read: old 60% (configured 90%)"), "{}", gateway.stderr());
+    assert_eq!(gateway.ask(&["split", "shop.read", "--reset"]).code, 0);
+    assert!(arms(&gateway) == before, "and back");
+}
+
+#[test]
+fn changed_shares_outlive_what_does_not_change_the_split() {
+    let (gateway, _old, _new) = canary();
+    let before = on_new(&arms(&gateway));
+    assert_eq!(gateway.ask(&["split", "shop", "new=100%"]).code, 0);
+    let all = gateway.ask(&["split"]).stdout;
+    for line in [
+        "shop.read   old 0% (configured 90%), new 100%",
+        "shop.write  old 0%",
+        "other.all   old 50%, new 50%",
+    ] {
+        assert!(all.contains(line), "{line} not in {all}");
+    }
+    gateway.edit("base: /other", "base: /others");
+    reload(&gateway);
+    assert_eq!(on_new(&arms(&gateway)), 400, "a reload of something else");
+    gateway.edit("{ old: 90%, new: 10% }", "{ old: 91%, new: 9% }");
+    reload(&gateway);
+    assert!(on_new(&arms(&gateway)) <= before, "another split is another split");
+    assert_eq!(gateway.ask(&["split", "shop.read", "new=0%"]).code, 0);
+    let ran = gateway.ask(&["upgrade"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    assert_eq!(on_new(&arms(&gateway)), 0, "another process took the shares over");
+    let split = gateway.ask(&["split", "shop.read", "-o", "json"]).stdout;
+    assert!(split.contains("\"changed\": true") && split.contains("\"configured\": \"91%\""), "{split}");
+}
+
+#[test]
+fn shares_that_cannot_be_are_refused_and_nothing_changes() {
+    let (gateway, _old, _new) = canary();
+    let before = arms(&gateway);
+    for (args, why) in [
+        (&["shop.read", "newer=10%"][..], "shop.read: `newer` is no upstream of this split; it has old, new"),
+        (&["shop.read", "old=50%", "new=60%"], "add up to 110%"),
+        (&["shop.nothing", "new=10%"], "there is no split `shop.nothing`"),
+        (&["sho", "new=10%"], "there is no split `sho`"),
+    ] {
+        let ran = gateway.ask(&[&["split"], args].concat());
+        assert!(ran.code == 1 && ran.stderr.contains(why), "{ran:#?}");
+    }
+    assert_eq!(gateway.ask(&["split", "shop.read", "new=110%"]).code, 2, "no share at all");
+    let mut admin = gateway.admin_socket();
+    assert_eq!(admin.request("PUT", "/splits/shop.read").send().status, 422, "no share is said");
+    assert_eq!(admin.request("POST", "/splits/shop.read?new=10%25").send().status, 405);
+    assert!(arms(&gateway) == before);
+    let open = Plan::new(&CANARY.replace("unix:{{dir}}/admin.sock", "127.0.0.1:0"));
+    let open = open.with("old", "127.0.0.1:1").with("new", "127.0.0.1:1").start();
+    let mut admin = Client::connect(open.admin());
+    assert_eq!(
+        admin.request("PUT", "/splits/shop.read?new=50%25").send().status,
+        403,
+        "a page could ask this"
+    );
+    assert_eq!(admin.get("/splits").json()[0]["changed"], false);
+}

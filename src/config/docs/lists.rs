@@ -26,6 +26,7 @@ const SECTIONS: &[Section] = &[
 
 /// The settings that each step follows.
 const SETTINGS: &[(&str, &str)] = &[
+    ("cors", "`cors`"),
     ("ip", "`ip`"),
     ("maintenance", "`apis.NAME.maintenance`"),
     ("limits by address", "`limits` that count `per client_ip` and nothing else"),
@@ -308,6 +309,13 @@ fn admin() -> String {
                     "Version, configuration, uptime, numbers of things: what `tollgate status` shows."
                 ),
                 ("GET /explain", "What `tollgate explain --live` shows."),
+                ("GET /splits", "The splits and their shares: what `tollgate split` shows."),
+                (
+                    "PUT /splits/ROUTE?UPSTREAM=SHARE",
+                    "Other shares, such as `/splits/orders.read?orders-v2=20%25`, until a reload changes the split. Arms may \
+                     follow each other with `&`."
+                ),
+                ("DELETE /splits/ROUTE", "The shares that the configuration says."),
                 (
                     "POST /reload",
                     "Reads the configuration again: what `tollgate reload` does. With `?dry_run=1` only tells what differs. 422 \
