@@ -16,6 +16,7 @@ use crate::auth::Named;
 use crate::auth::guard::Guard;
 use crate::auth::jwks::Jwks;
 use crate::build::Build;
+use crate::cache::Store;
 use crate::config::Loaded;
 use crate::config::document::{
     AccessLogTo, AdminBind, ClientProtocol, Document, Listener as Written, Threads, TrustFrom,
@@ -99,7 +100,9 @@ pub struct Shared {
     pub client: Arc<Client>,
     /// Counters of limits and quotas.
     pub memory: Arc<Memory>,
-    /// What keeps them from growing.
+    /// Stored answers.
+    pub cache: Arc<Store>,
+    /// What keeps counters from growing.
     pub sweeper: Arc<Sweeper>,
     /// What clients' TLS sessions are kept with.
     pub tickets: Arc<Tickets>,
@@ -117,6 +120,7 @@ impl Shared {
             metrics,
             resolver: Arc::new(Resolver::new(&document.process.resolver)?),
             client: Arc::new(Client::new(None)),
+            cache: Store::new(document.cache.memory()),
             sweeper: Arc::new(Sweeper(memory.clone())),
             tickets: Arc::new(Tickets::new()?),
             memory,

@@ -3,6 +3,7 @@
 //! [`Stored`] is one answer: immutable, but that its body may still be coming. Whether it may be kept and whether it may be
 //! used is told by pure functions; where it is kept knows nothing of HTTP but which requests select it.
 
+pub mod tiers;
 mod stored;
 pub mod fill;
 pub mod flight;

@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod ask;
+mod cache;
 mod check;
 mod config;
 mod diff;
@@ -133,6 +134,9 @@ enum Command {
     /// Show what differs between two configurations, or what a reload would change
     #[command(after_help = diff::AFTER)]
     Diff(diff::Diff),
+    /// Purge stored answers, or show how many there are
+    #[command(after_help = cache::AFTER)]
+    Cache(cache::Cache),
     /// Make keys for consumers
     #[command(after_help = key::AFTER)]
     Key(key::Key),
@@ -163,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Reload(reload) => reload.run(),
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Diff(diff) => diff.run(&global),
+        Command::Cache(cache) => cache.run(),
         Command::Key(key) => key.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),

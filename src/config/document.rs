@@ -5,6 +5,7 @@
 use crate::actions::fallback::FallbackRule;
 use crate::actions::to::To;
 use crate::auth::document::{Guard, Provider};
+use crate::cache::tiers::Tiers;
 use crate::compress::rules::CompressRule;
 use crate::consumer::document::Consumer;
 use crate::filters::auth::rules::Auth;
@@ -62,6 +63,9 @@ pub struct Document {
     /// Where limits and quotas are counted.
     #[serde(default)]
     pub stores: Stores,
+    /// Where answers are kept, for all routes that keep some.
+    #[serde(default)]
+    pub cache: Tiers,
     /// Settings that every API inherits.
     #[serde(default)]
     pub defaults: Defaults,

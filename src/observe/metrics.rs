@@ -7,16 +7,19 @@
 //! The number of series is bounded. What would exceed the bound is counted under the label value `other`.
 
 mod access;
+mod cache;
 mod handles;
 mod process;
 mod series;
 mod tls;
 
 pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
+pub use cache::{CacheMetrics, CacheResult, TierFacts};
 pub use handles::{Attempt, Counted, Held, RouteMetrics, UpstreamMetrics};
 pub use tls::{ProxyFailure, ProxyMetrics, TlsFailure, TlsMetrics};
 
 use access::AccessFamilies;
+use cache::CacheFamilies;
 use handles::{RouteSeries, UpstreamSeries};
 use parking_lot::Mutex;
 use process::Process;
@@ -77,6 +80,7 @@ struct Families {
     active_connections: Family<IntGauge>,
     config_info: Family<IntGauge>,
     access: AccessFamilies,
+    cache: CacheFamilies,
     tls: TlsFamilies,
     budget: Arc<Budget>,
 }
@@ -130,6 +134,7 @@ impl Families {
                 &["hash", "version"],
             )?,
             access: AccessFamilies::declare(to)?,
+            cache: CacheFamilies::declare(to)?,
             tls: TlsFamilies::declare(to)?,
             budget: Arc::clone(to.budget),
         })
@@ -355,6 +360,7 @@ mod tests {
         upstream.dns_failure();
         metrics.connections("web").inc();
         metrics.touch_access();
+        metrics.touch_cache();
         metrics.touch_tls();
         metrics.config_loaded("9f3c2e", "1");
         metrics
@@ -382,6 +388,13 @@ mod tests {
             ("tollgate_upstream_attempts_total", "counter"),
             ("tollgate_upstream_request_duration_seconds", "histogram"),
             ("tollgate_upstream_target_up", "gauge"),
+            ("tollgate_cache_bytes", "gauge"),
+            ("tollgate_cache_evictions_total", "counter"),
+            ("tollgate_cache_filling_bytes", "gauge"),
+            ("tollgate_cache_objects", "gauge"),
+            ("tollgate_cache_purged_objects_total", "counter"),
+            ("tollgate_cache_purges_total", "counter"),
+            ("tollgate_cache_requests_total", "counter"),
             ("tollgate_auth_decisions_total", "counter"),
             ("tollgate_auth_remembered", "gauge"),
             ("tollgate_flood_refused_total", "counter"),

@@ -239,6 +239,7 @@ fn families() -> Vec<Family> {
     upstream.dns_failure();
     metrics.connections("listener").inc();
     metrics.touch_access();
+    metrics.touch_cache();
     metrics.touch_tls();
     metrics.config_loaded("hash", "version");
     let text = metrics.render(|_| {});
