@@ -110,7 +110,7 @@ pub struct Shared {
     pub memory: Arc<Memory>,
     /// Stored answers.
     pub cache: Arc<Store>,
-    /// What keeps them from growing.
+    /// What keeps counters from growing.
     pub sweeper: Arc<Sweeper>,
     /// What clients' TLS sessions are kept with.
     pub tickets: Arc<Tickets>,
@@ -128,7 +128,7 @@ impl Shared {
             metrics,
             resolver: Arc::new(Resolver::new(&document.process.resolver)?),
             client: Arc::new(Client::new(None)),
-            cache: Store::new(64 << 20),
+            cache: Store::new(document.cache.memory()),
             sweeper: Arc::new(Sweeper(memory.clone())),
             tickets: Arc::new(Tickets::new()?),
             memory,

@@ -170,7 +170,7 @@ pub(super) fn failure(status: StatusCode, error: String, findings: Option<String
     }
 }
 
-async fn body(session: &mut ServerSession) -> Result<String, Response<Vec<u8>>> {
+pub(super) async fn body(session: &mut ServerSession) -> Result<String, Response<Vec<u8>>> {
     let mut bytes = Vec::new();
     loop {
         match session.read_request_body().await {
@@ -184,7 +184,7 @@ async fn body(session: &mut ServerSession) -> Result<String, Response<Vec<u8>>> 
         }
     }
     String::from_utf8(bytes)
-        .map_err(|_| failure(StatusCode::BAD_REQUEST, "the configuration is not UTF-8".to_owned(), None))
+        .map_err(|_| failure(StatusCode::BAD_REQUEST, "the body is not UTF-8".to_owned(), None))
 }
 
 /// Writes a file so that it is there as it was or as it shall be, whatever happens.
@@ -205,6 +205,14 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn is_set(query: &str, name: &str) -> bool {
     parameter(query, name).is_some_and(|value| matches!(value.as_str(), "" | "1" | "true"))
+}
+
+/// Names and values of a query string, decoded.
+pub(super) fn parameters(query: &str) -> impl Iterator<Item = (String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(split_pair);
+    pairs.map(|(name, value)| {
+        (decoded_text(name).into_owned(), decoded_text(value.unwrap_or_default()).into_owned())
+    })
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {

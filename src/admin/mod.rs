@@ -1,7 +1,10 @@
-//! The admin listener: health, metrics, the effective configuration, upstreams, status; reloads and upgrades.
+//! The admin listener: health, metrics, the effective configuration, upstreams, status; reloads and upgrades; the cache.
 
+mod cache;
 mod change;
 mod splits;
+
+pub use cache::Purged;
 
 use crate::actions::SplitStatus;
 use crate::explain::{Question, explain};
@@ -224,6 +227,8 @@ impl ServeHttp for App {
             "/metrics" => self.metrics(),
             "/config" if method == Method::PUT => return self.put_config(session, &query).await,
             "/config" => self.config(),
+            "/cache" => json(&self.cache()),
+            "/cache/purge" => return self.purge(session, &query).await,
             "/upstreams" => json(&self.upstreams()),
             "/status" => json(&self.status()),
             "/explain" => self.explain(&query).await,
@@ -238,7 +243,7 @@ impl ServeHttp for App {
     }
 }
 
-const NOT_FOUND: &str = "not found; try GET /healthz /readyz /metrics /config /upstreams /status /explain /splits, PUT /config /splits/ROUTE, POST /reload /upgrade\n";
+const NOT_FOUND: &str = "not found; try GET /healthz /readyz /metrics /config /upstreams /status /explain /splits /cache, PUT /config /splits/ROUTE, POST /reload /upgrade /cache/purge\n";
 
 impl App {
     /// Whether the configuration wants no token, or this one. Compares with every token in the same time, whichever it is
@@ -327,6 +332,7 @@ impl App {
         let body = self.state.running.shared.metrics.render(|metrics| {
             metrics.log_dropped(self.state.log.as_ref().map_or(0, |log| log.dropped()));
             self.show_access(metrics);
+            self.show_cache(metrics);
         });
         typed(StatusCode::OK, METRICS_TYPE, body)
     }

@@ -44,6 +44,8 @@ pub struct Held {
     pub objects: usize,
     /// Answers that had to leave for others so far.
     pub evicted: u64,
+    /// Answers that purges have met so far.
+    pub purged: u64,
 }
 
 /// The answers in memory.
@@ -53,6 +55,7 @@ pub struct Memory {
     bytes: AtomicUsize,
     most: AtomicUsize,
     evicted: AtomicU64,
+    purged: AtomicU64,
 }
 
 /// On cache lines of its own, so that neighbours do not slow each other down.
@@ -97,6 +100,7 @@ impl Memory {
             bytes: AtomicUsize::new(0),
             most: AtomicUsize::new(most),
             evicted: AtomicU64::new(0),
+            purged: AtomicU64::new(0),
         }
     }
 
@@ -154,6 +158,7 @@ impl Memory {
             self.release(gone.into());
             met += here;
         }
+        self.purged.fetch_add(met as u64, Ordering::Relaxed);
         met
     }
 
@@ -170,6 +175,7 @@ impl Memory {
             most: self.most.load(Ordering::Relaxed),
             objects: self.shards.iter().map(|shard| shard.objects.load(Ordering::Relaxed)).sum(),
             evicted: self.evicted.load(Ordering::Relaxed),
+            purged: self.purged.load(Ordering::Relaxed),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod policy;
 pub mod range;
 pub mod rules;
 pub mod status;
+pub mod tiers;
 mod stored;
 pub mod vary;
 mod why;

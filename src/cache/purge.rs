@@ -22,6 +22,58 @@ pub enum What {
     Tag(Box<str>),
 }
 
+impl What {
+    /// An address, as an operator writes it.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn url(text: &str) -> Result<What, String> {
+        Ok(What::Url(address(text)?.into()))
+    }
+
+    /// The beginning of addresses, as an operator writes it: at least `https://host`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn prefix(text: &str) -> Result<What, String> {
+        Ok(What::Prefix(address(text)?.into()))
+    }
+
+    /// In a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            What::All => "all",
+            What::Key(_) => "key",
+            What::Url(_) => "url",
+            What::Prefix(_) => "prefix",
+            What::Tag(_) => "tag",
+        }
+    }
+
+    /// All words.
+    pub const WORDS: [&str; 5] = ["all", "key", "url", "prefix", "tag"];
+}
+
+/// Scheme and host as stored answers have them.
+fn address(text: &str) -> Result<String, String> {
+    let wrong = || format!("`{text}` is no address such as `https://api.example.com/orders`");
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let scheme = scheme.to_ascii_lowercase();
+    let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let port = match scheme.as_str() {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return Err(wrong()),
+    };
+    let host = host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
+    if host.is_empty() || host.contains('@') {
+        return Err(wrong());
+    }
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    let target = target.split('#').next().unwrap_or_default();
+    Ok(format!("{scheme}://{host}{slash}{target}"))
+}
+
 /// A purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
@@ -102,6 +154,20 @@ mod tests {
 
     fn purge(what: What, soft: bool) -> Arc<Purge> {
         Arc::new(Purge { what, soft })
+    }
+
+    #[test]
+    fn addresses_are_brought_to_the_form_of_stored_ones() {
+        for (written, meant) in [
+            ("HTTPS://A.b:443/C?d", "https://a.b/C?d"),
+            ("http://a.b:8080", "http://a.b:8080/"),
+            ("http://a.b:80?x#y", "http://a.b/?x"),
+        ] {
+            assert_eq!(What::url(written), Ok(What::Url(meant.into())));
+        }
+        for wrong in ["", "/orders", "a.b/c", "ftp://a.b/", "https://", "https:///c", "https://u@a.b/"] {
+            assert!(What::url(wrong).is_err() && What::prefix(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -15,10 +15,12 @@
 use super::fill::{Budget, Filler};
 use super::flight::{self, Flights, Lead};
 use super::memory::{Look, Memory};
-use super::purge::{Fate, Purge, Purges};
+use super::purge::{Fate, Purge, Purges, What};
 use super::{Body, Key, Stored};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +41,7 @@ pub struct Store {
     flights: Arc<Flights>,
     purges: Purges,
     coming: Arc<Budget>,
-    purged: AtomicU64,
+    made: [AtomicU64; What::WORDS.len()],
 }
 
 /// What a request that has found nothing does.
@@ -60,6 +62,34 @@ pub enum Followed {
     Ask(Ask),
 }
 
+/// What is kept, as the admin listener tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stats {
+    /// In memory.
+    pub memory: Tier,
+    /// Bytes of bodies on their way.
+    pub filling_bytes: usize,
+    /// Questions to the origin that others may wait for.
+    pub asking: usize,
+    /// Purges so far, by what was purged.
+    pub purges: BTreeMap<String, u64>,
+}
+
+/// What one tier holds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Tier {
+    /// Bytes.
+    pub bytes: u64,
+    /// Most bytes.
+    pub most: u64,
+    /// Stored answers.
+    pub objects: u64,
+    /// Those that had to leave for others so far.
+    pub evicted: u64,
+    /// Those that purges have met so far.
+    pub purged: u64,
+}
+
 impl Store {
     /// Of so many bytes of memory.
     pub fn new(memory: usize) -> Arc<Store> {
@@ -68,7 +98,7 @@ impl Store {
             flights: Arc::default(),
             purges: Purges::default(),
             coming: Arc::new(Budget::new(memory / COMING)),
-            purged: AtomicU64::new(0),
+            made: Default::default(),
         })
     }
 
@@ -120,8 +150,33 @@ impl Store {
     pub fn purge(&self, purge: Purge) -> usize {
         let purge = Arc::new(purge);
         self.purges.add(purge.clone());
-        self.purged.fetch_add(1, Ordering::Relaxed);
+        self.count(&purge.what);
         self.memory.purge(&purge)
+    }
+
+    fn count(&self, what: &What) {
+        let number = What::WORDS.iter().position(|word| *word == what.word());
+        if let Some(made) = number.and_then(|number| self.made.get(number)) {
+            made.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What is kept.
+    pub fn stats(&self) -> Stats {
+        let memory = self.memory.held();
+        let made = self.made.iter().map(|made| made.load(Ordering::Relaxed));
+        Stats {
+            memory: Tier {
+                bytes: memory.bytes as u64,
+                most: memory.most as u64,
+                objects: memory.objects as u64,
+                evicted: memory.evicted,
+                purged: memory.purged,
+            },
+            filling_bytes: self.coming.held(),
+            asking: self.flights.under_way(),
+            purges: What::WORDS.into_iter().map(str::to_owned).zip(made).collect(),
+        }
     }
 
     /// Keeps an answer that was asked for after `made` purges.

@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod ask;
+mod cache;
 mod check;
 mod config;
 mod diff;
@@ -137,6 +138,9 @@ enum Command {
     /// Show the shares of splits in the running gateway, or change them
     #[command(after_help = split::AFTER)]
     Split(split::Split),
+    /// Purge stored answers, or show how many there are
+    #[command(after_help = cache::AFTER)]
+    Cache(cache::Cache),
     /// Make keys for consumers
     #[command(after_help = key::AFTER)]
     Key(key::Key),
@@ -168,6 +172,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Diff(diff) => diff.run(&global),
         Command::Split(split) => split.run(),
+        Command::Cache(cache) => cache.run(),
         Command::Key(key) => key.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),

@@ -10,6 +10,7 @@ use crate::actions::fallback::FallbackRule;
 use crate::actions::to::To;
 use crate::auth::document::{Guard, Provider};
 use crate::cache::document::Cache;
+use crate::cache::tiers::Tiers;
 use crate::compress::rules::CompressRule;
 use crate::consumer::document::{Consumer, Day};
 use crate::filters::auth::rules::Auth;
@@ -67,6 +68,9 @@ pub struct Document {
     /// Where limits and quotas are counted.
     #[serde(default)]
     pub stores: Stores,
+    /// Where answers are kept, for all routes that keep some.
+    #[serde(default)]
+    pub cache: Tiers,
     /// Settings that every API inherits.
     #[serde(default)]
     pub defaults: Defaults,

@@ -7,6 +7,7 @@
 //! The number of series is bounded. What would exceed the bound is counted under the label value `other`.
 
 mod access;
+mod cache;
 mod handles;
 mod process;
 mod series;
@@ -14,11 +15,13 @@ mod tls;
 mod traffic;
 
 pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
+pub use cache::{CacheMetrics, CacheResult, TierFacts};
 pub use handles::{Attempt, Counted, Held, RouteMetrics, UpstreamMetrics};
 pub use tls::{ProxyFailure, ProxyMetrics, TlsFailure, TlsMetrics};
 pub use traffic::{DeprecationMetrics, FaultMetrics};
 
 use access::AccessFamilies;
+use cache::CacheFamilies;
 use handles::{RouteSeries, UpstreamSeries};
 use parking_lot::Mutex;
 use process::Process;
@@ -80,6 +83,7 @@ struct Families {
     active_connections: Family<IntGauge>,
     config_info: Family<IntGauge>,
     access: AccessFamilies,
+    cache: CacheFamilies,
     tls: TlsFamilies,
     traffic: TrafficFamilies,
     budget: Arc<Budget>,
@@ -134,6 +138,7 @@ impl Families {
                 &["hash", "version"],
             )?,
             access: AccessFamilies::declare(to)?,
+            cache: CacheFamilies::declare(to)?,
             tls: TlsFamilies::declare(to)?,
             traffic: TrafficFamilies::declare(to)?,
             budget: Arc::clone(to.budget),
@@ -361,6 +366,7 @@ mod tests {
         upstream.dns_failure();
         metrics.connections("web").inc();
         metrics.touch_access();
+        metrics.touch_cache();
         metrics.touch_tls();
         metrics.touch_traffic();
         metrics.config_loaded("9f3c2e", "1");
@@ -389,6 +395,13 @@ mod tests {
             ("tollgate_upstream_attempts_total", "counter"),
             ("tollgate_upstream_request_duration_seconds", "histogram"),
             ("tollgate_upstream_target_up", "gauge"),
+            ("tollgate_cache_bytes", "gauge"),
+            ("tollgate_cache_evictions_total", "counter"),
+            ("tollgate_cache_filling_bytes", "gauge"),
+            ("tollgate_cache_objects", "gauge"),
+            ("tollgate_cache_purged_objects_total", "counter"),
+            ("tollgate_cache_purges_total", "counter"),
+            ("tollgate_cache_requests_total", "counter"),
             ("tollgate_auth_decisions_total", "counter"),
             ("tollgate_auth_remembered", "gauge"),
             ("tollgate_concurrency_refused_total", "counter"),

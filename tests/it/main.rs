@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod cache_admin;
 mod cases;
 mod config;
 mod diff;

@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "plans",
     "consumers",
     "stores",
+    "cache",
     "defaults",
     "upstreams",
     "apis",

@@ -24,6 +24,7 @@ const EMPTY: &[&str] = &[
     "consumers.*.keys",
     "consumers.*.ids",
     "stores.local",
+    "cache",
     "apis.*.hosts",
     "apis.*.routes",
 ];

@@ -244,6 +244,7 @@ fn families() -> Vec<Family> {
     upstream.dns_failure();
     metrics.connections("listener").inc();
     metrics.touch_access();
+    metrics.touch_cache();
     metrics.touch_tls();
     metrics.touch_traffic();
     metrics.config_loaded("hash", "version");

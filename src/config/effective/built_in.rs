@@ -19,6 +19,7 @@ pub(in crate::config) const BUILT_IN: &[(&str, &str)] = &[
     ("listeners.*.limits.uri", "8KiB"),
     ("listeners.*.limits.keepalive", "75s"),
     ("listeners.*.limits.handshake_timeout", "10s"),
+    ("cache.memory", "256MiB"),
     ("upstreams.*.protocol", "auto"),
     ("upstreams.*.balance", "round_robin"),
     ("upstreams.*.host", "client"),

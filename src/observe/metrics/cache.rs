@@ -1,0 +1,155 @@
+//! What the cache is counted with.
+
+use super::Metrics;
+use super::series::{Declare, Family};
+use prometheus::{Error, IntCounter, IntGauge};
+
+/// Metrics of the cache.
+pub(super) struct CacheFamilies {
+    requests: Family<IntCounter>,
+    bytes: Family<IntGauge>,
+    objects: Family<IntGauge>,
+    evictions: Family<IntCounter>,
+    coming: IntGauge,
+    purges: Family<IntCounter>,
+    purged: Family<IntCounter>,
+}
+
+impl CacheFamilies {
+    pub(super) fn declare(to: &Declare<'_>) -> Result<Self, Error> {
+        Ok(CacheFamilies {
+            requests: to.counters(
+                "tollgate_cache_requests_total",
+                "Requests to routes with a cache: hit, stale, revalidated, collapsed, miss, bypass.",
+                &["api", "route", "result"],
+            )?,
+            bytes: to.gauges(
+                "tollgate_cache_bytes",
+                "Bytes of stored answers, heads and overhead included.",
+                &["tier"],
+            )?,
+            objects: to.gauges("tollgate_cache_objects", "Stored answers.", &["tier"])?,
+            evictions: to.counters(
+                "tollgate_cache_evictions_total",
+                "Stored answers that had to leave for others.",
+                &["tier"],
+            )?,
+            coming: to
+                .gauge("tollgate_cache_filling_bytes", "Bytes of answers that are on their way to the cache.")?,
+            purges: to.counters(
+                "tollgate_cache_purges_total",
+                "Purges, those that unsafe requests caused included: by what was purged, all, key, url, prefix or tag.",
+                &["what"],
+            )?,
+            purged: to.counters(
+                "tollgate_cache_purged_objects_total",
+                "Stored answers that purges have met.",
+                &["tier"],
+            )?,
+        })
+    }
+}
+
+/// What became of a request to a route with a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheResult {
+    /// A fresh answer was given.
+    Hit,
+    /// An answer was given that is no longer fresh.
+    Stale,
+    /// A stored answer was given after the upstream said that it is still good.
+    Revalidated,
+    /// The answer to another request was given while it came.
+    Collapsed,
+    /// The upstream answered.
+    Miss,
+    /// The cache was not asked.
+    Bypass,
+}
+
+impl CacheResult {
+    const ALL: [CacheResult; 6] = [
+        CacheResult::Hit,
+        CacheResult::Stale,
+        CacheResult::Revalidated,
+        CacheResult::Collapsed,
+        CacheResult::Miss,
+        CacheResult::Bypass,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Stale => "stale",
+            CacheResult::Revalidated => "revalidated",
+            CacheResult::Collapsed => "collapsed",
+            CacheResult::Miss => "miss",
+            CacheResult::Bypass => "bypass",
+        }
+    }
+}
+
+/// What a route with a cache counts with.
+#[derive(Clone)]
+pub struct CacheMetrics([IntCounter; CacheResult::ALL.len()]);
+
+impl CacheMetrics {
+    /// Counts a request.
+    pub fn answered(&self, result: CacheResult) {
+        if let Some(counter) = self.0.get(result as usize) {
+            counter.inc();
+        }
+    }
+}
+
+/// What is known of a tier, for a scrape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TierFacts {
+    /// Bytes of stored answers.
+    pub bytes: u64,
+    /// How many.
+    pub objects: u64,
+    /// How many had to leave for others so far.
+    pub evicted: u64,
+    /// How many purges have met so far.
+    pub purged: u64,
+}
+
+impl Metrics {
+    /// Makes one series of each, for the reference page.
+    pub(crate) fn touch_cache(&self) {
+        self.cache_route("api", "route").answered(CacheResult::Hit);
+        self.cache_tier("memory", TierFacts::default());
+        self.cache_purges([("url", 1)]);
+    }
+
+    /// The metrics of a route with a cache; the same names give the same series.
+    pub fn cache_route(&self, api: &str, route: &str) -> CacheMetrics {
+        let requests = &self.families.cache.requests;
+        CacheMetrics(CacheResult::ALL.map(|result| requests.series(&[api, route, result.word()])))
+    }
+
+    /// What a tier holds.
+    pub fn cache_tier(&self, tier: &str, facts: TierFacts) {
+        let families = &self.families.cache;
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        families.bytes.series(&[tier]).set(signed(facts.bytes));
+        families.objects.series(&[tier]).set(signed(facts.objects));
+        raise(&families.evictions.series(&[tier]), facts.evicted);
+        raise(&families.purged.series(&[tier]), facts.purged);
+    }
+
+    /// Bytes of answers on their way.
+    pub fn cache_filling(&self, bytes: usize) {
+        self.families.cache.coming.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// How many purges there have been, by what was purged.
+    pub fn cache_purges<'a>(&self, all: impl IntoIterator<Item = (&'a str, u64)>) {
+        all.into_iter().for_each(|(what, made)| raise(&self.families.cache.purges.series(&[what]), made));
+    }
+}
+
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
