@@ -63,12 +63,53 @@ pub struct Exchange {
     pub holds: Holds,
     /// Whether nothing may be counted, because the request is only explained.
     pub explaining: bool,
-    /// What the cache did: `hit`, `stale`, `revalidated`, `collapsed`, `miss` or `bypass`.
-    pub cache: Option<&'static str>,
+    /// What the cache did, where there is one.
+    pub cache: Option<CacheResult>,
     /// What stands in for the upstream's answer: `stale`, `upstream` or `respond`.
     pub fallback: Option<&'static str>,
     /// What was tried upstream.
     pub tries: Tries,
+}
+
+/// What became of a request to a route with a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheResult {
+    /// A fresh answer was given.
+    Hit,
+    /// An answer was given that is no longer fresh.
+    Stale,
+    /// A stored answer was given after the upstream said that it is still good.
+    Revalidated,
+    /// The answer to another request was given while it came.
+    Collapsed,
+    /// The upstream answered.
+    Miss,
+    /// The cache was not asked.
+    Bypass,
+}
+
+impl CacheResult {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [CacheResult; 6] = [
+        CacheResult::Hit,
+        CacheResult::Stale,
+        CacheResult::Revalidated,
+        CacheResult::Collapsed,
+        CacheResult::Miss,
+        CacheResult::Bypass,
+    ];
+
+    /// Its name in logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            CacheResult::Hit => "hit",
+            CacheResult::Stale => "stale",
+            CacheResult::Revalidated => "revalidated",
+            CacheResult::Collapsed => "collapsed",
+            CacheResult::Miss => "miss",
+            CacheResult::Bypass => "bypass",
+        }
+    }
 }
 
 /// What is known of a TLS connection once its handshake is done.

@@ -27,7 +27,7 @@ use crate::cache::rules::{Asks, Rules};
 use crate::cache::status::{CacheStatus, Forwarded};
 use crate::cache::store::now;
 use crate::cache::{Ask, Body, Followed, Joined, Key, Look, Stored, Why};
-use crate::exchange::{RequestHead, ResponseHead};
+use crate::exchange::{CacheResult, RequestHead, ResponseHead};
 use crate::reply::{Kind, Problem};
 use http::header::RANGE;
 use http::{HeaderMap, Method, StatusCode};
@@ -144,15 +144,15 @@ impl Context {
         let now = now();
         match judge(stored, directives, now) {
             Verdict::Fresh { age } => {
-                self.exchange.cache = Some("hit");
+                self.exchange.cache = Some(CacheResult::Hit);
                 Ok(self.give(session, stored, told(age, now)).await)
             }
             Verdict::Accepted { age } => {
-                self.exchange.cache = Some("stale");
+                self.exchange.cache = Some(CacheResult::Stale);
                 Ok(self.give(session, stored, told(age, now)).await)
             }
             Verdict::Stale { age, while_revalidating: true, .. } => {
-                self.exchange.cache = Some("stale");
+                self.exchange.cache = Some(CacheResult::Stale);
                 self.renew(session, rules, key, stored);
                 Ok(self.give(session, stored, told(age, now)).await)
             }
@@ -167,13 +167,13 @@ impl Context {
 
     /// RFC 9111 section 5.2.1.7.
     fn not_stored(&mut self) -> Box<pingora::Error> {
-        self.exchange.cache = Some("miss");
+        self.exchange.cache = Some(CacheResult::Miss);
         self.refuse(Problem::from(Kind::NOT_STORED))
     }
 
     /// The cache has no part in it.
     async fn pass_by(&mut self, session: &mut Session, why: Why) -> pingora::Result<()> {
-        self.exchange.cache = Some("bypass");
+        self.exchange.cache = Some(CacheResult::Bypass);
         let forwarded = if why == Why::Method { Forwarded::Method } else { Forwarded::Bypass };
         self.cache_status = Some(CacheStatus {
             forwarded: Some(forwarded),
@@ -185,7 +185,7 @@ impl Context {
 
     /// Asks the upstream, or follows whoever does.
     async fn ask_for(&mut self, session: &mut Session, mut caching: Box<Caching>) -> pingora::Result<()> {
-        self.exchange.cache = Some("miss");
+        self.exchange.cache = Some(CacheResult::Miss);
         if session.req_header().method == Method::GET {
             let store = self.snapshot.cache.clone();
             let ask = match store.join(&caching.key) {
@@ -194,7 +194,7 @@ impl Context {
                     Followed::Ask(ask) => ask,
                     Followed::Answer(stored) => match judge(&stored, &caching.directives, now()) {
                         Verdict::Fresh { age } | Verdict::Accepted { age } => {
-                            self.exchange.cache = Some("collapsed");
+                            self.exchange.cache = Some(CacheResult::Collapsed);
                             let status = CacheStatus { collapsed: true, ..caching.status() };
                             return self.give(session, &stored, Told { age, status, original: None }).await;
                         }
@@ -253,7 +253,7 @@ impl Context {
         stored: &Stored<Body>,
         status: CacheStatus<'static>,
     ) -> pingora::Result<()> {
-        self.exchange.cache = Some("stale");
+        self.exchange.cache = Some(CacheResult::Stale);
         let now = now();
         let (age, ttl) = (policy::current_age(&stored.facts, now), Some(policy::ttl(&stored.facts, now)));
         self.give(session, stored, Told { age, status: CacheStatus { ttl, ..status }, original: None }).await
@@ -339,7 +339,7 @@ impl Context {
             }
             (_, None) => Arc::new(fresh),
         };
-        self.exchange.cache = Some("revalidated");
+        self.exchange.cache = Some(CacheResult::Revalidated);
         let now = now();
         let status = CacheStatus {
             upstream_status: Some(304),

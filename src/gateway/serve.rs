@@ -112,6 +112,14 @@ impl Gateway {
         };
         let metrics = route.map_or(&ctx.snapshot.unrouted, |route| &route.metrics);
         record(&line, &self.metrics, metrics, ctx.snapshot.telemetry.log.as_ref(), self.log.as_deref());
+        if let (Some(cache), Some(result)) =
+            (route.and_then(|route| route.cache_metrics.as_ref()), ctx.exchange.cache)
+        {
+            cache.answered(result);
+        }
+        if let (Some(route), Some(resort)) = (route, ctx.exchange.fallback) {
+            self.metrics.fell_back(&route.api, &route.name, resort);
+        }
         if let Some(route) = route {
             ctx.attempts.finished(route, &ctx.exchange);
         }

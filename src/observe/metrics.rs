@@ -15,7 +15,7 @@ mod tls;
 mod traffic;
 
 pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
-pub use cache::{CacheMetrics, CacheResult, TierFacts};
+pub use cache::{CacheMetrics, TierFacts};
 pub use handles::{Attempt, Counted, Held, RouteMetrics, UpstreamMetrics};
 pub use tls::{ProxyFailure, ProxyMetrics, TlsFailure, TlsMetrics};
 pub use traffic::{DeprecationMetrics, FaultMetrics};
@@ -406,6 +406,7 @@ mod tests {
             ("tollgate_auth_remembered", "gauge"),
             ("tollgate_concurrency_refused_total", "counter"),
             ("tollgate_deprecated_requests_total", "counter"),
+            ("tollgate_fallback_total", "counter"),
             ("tollgate_faults_total", "counter"),
             ("tollgate_flood_refused_total", "counter"),
             ("tollgate_jwks_age_seconds", "gauge"),

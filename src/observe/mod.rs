@@ -136,7 +136,7 @@ fn write_line(
     }
     fields.number("status", x.status);
     if let Some(cache) = x.cache {
-        fields.text("cache", cache);
+        fields.text("cache", cache.word());
     }
     if let Some(fallback) = x.fallback {
         fields.text("fallback", fallback);

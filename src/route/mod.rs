@@ -24,7 +24,7 @@ use crate::compress::Compress;
 use crate::filters::Chain;
 use crate::filters::rules::Forwarded;
 use crate::observe::RouteFields;
-use crate::observe::metrics::RouteMetrics;
+use crate::observe::metrics::{CacheMetrics, RouteMetrics};
 use crate::value::{At, PathPattern};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub struct Route {
     pub compress: Option<Compress>,
     /// What is kept of its answers, if anything is.
     pub cache: Option<Arc<Rules>>,
+    /// What that is counted with.
+    pub cache_metrics: Option<CacheMetrics>,
     /// How long to wait for the upstream.
     pub timeouts: Timeouts,
     /// Where the timeouts are written.

@@ -267,6 +267,7 @@ impl<'a> Compiler<'a> {
             action: answers.action,
             fallback: answers.fallback,
             compress: effective.compress.as_ref().map(|rule| Compress::new(&rule.value)),
+            cache_metrics: answers.cache.as_ref().map(|_| self.build.metrics().cache_route(&api, &name)),
             cache: answers.cache,
             timeouts: effective.timeouts.value,
             timeouts_at: effective.timeouts.at,

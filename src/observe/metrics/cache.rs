@@ -2,6 +2,7 @@
 
 use super::Metrics;
 use super::series::{Declare, Family};
+use crate::exchange::CacheResult;
 use prometheus::{Error, IntCounter, IntGauge};
 
 /// Metrics of the cache.
@@ -47,45 +48,6 @@ impl CacheFamilies {
                 &["tier"],
             )?,
         })
-    }
-}
-
-/// What became of a request to a route with a cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheResult {
-    /// A fresh answer was given.
-    Hit,
-    /// An answer was given that is no longer fresh.
-    Stale,
-    /// A stored answer was given after the upstream said that it is still good.
-    Revalidated,
-    /// The answer to another request was given while it came.
-    Collapsed,
-    /// The upstream answered.
-    Miss,
-    /// The cache was not asked.
-    Bypass,
-}
-
-impl CacheResult {
-    const ALL: [CacheResult; 6] = [
-        CacheResult::Hit,
-        CacheResult::Stale,
-        CacheResult::Revalidated,
-        CacheResult::Collapsed,
-        CacheResult::Miss,
-        CacheResult::Bypass,
-    ];
-
-    fn word(self) -> &'static str {
-        match self {
-            CacheResult::Hit => "hit",
-            CacheResult::Stale => "stale",
-            CacheResult::Revalidated => "revalidated",
-            CacheResult::Collapsed => "collapsed",
-            CacheResult::Miss => "miss",
-            CacheResult::Bypass => "bypass",
-        }
     }
 }
 

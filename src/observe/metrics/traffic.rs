@@ -1,4 +1,4 @@
-//! What deprecation, limits of concurrency and faults are counted with.
+//! What deprecation, limits of concurrency, faults and fallbacks are counted with.
 
 use super::Metrics;
 use super::series::{Declare, Family, Labels};
@@ -12,6 +12,7 @@ pub(super) struct TrafficFamilies {
     deprecated: Family<IntCounter>,
     concurrency: Family<IntCounter>,
     faults: Family<IntCounter>,
+    fallbacks: Family<IntCounter>,
 }
 
 impl TrafficFamilies {
@@ -33,12 +34,17 @@ impl TrafficFamilies {
                 "Faults made on purpose: delay or abort.",
                 &["api", "route", "fault"],
             )?,
+            fallbacks: to.counters(
+                "tollgate_fallback_total",
+                "Answers that stood in for the upstream's: stale, upstream or respond.",
+                &["api", "route", "kind"],
+            )?,
         })
     }
 
     /// Removes the series of routes that are gone.
     pub(super) fn retain(&self, live: &impl Fn(&Labels) -> bool) {
-        [&self.deprecated, &self.concurrency, &self.faults]
+        [&self.deprecated, &self.concurrency, &self.faults, &self.fallbacks]
             .into_iter()
             .for_each(|family| family.retain(live));
     }
@@ -81,6 +87,7 @@ impl Metrics {
         self.deprecation("shop", "read").called(&"consumer".into());
         self.concurrency_refused("shop", "read").iter().for_each(IntCounter::inc);
         self.faults("shop", "read").delay.inc();
+        self.fell_back("shop", "read", "respond");
     }
 
     /// The metrics of a deprecated route; the same names give the same series.
@@ -92,6 +99,11 @@ impl Metrics {
     /// Counts the requests of a route that are refused by `concurrency.max`, and by `concurrency.each`.
     pub fn concurrency_refused(&self, api: &str, route: &str) -> [IntCounter; 2] {
         ["max", "each"].map(|by| self.families.traffic.concurrency.series(&[api, route, by]))
+    }
+
+    /// Counts an answer that stood in for the upstream's. Looked up each time: few requests come here.
+    pub fn fell_back(&self, api: &str, route: &str, kind: &str) {
+        self.families.traffic.fallbacks.series(&[api, route, kind]).inc();
     }
 
     /// The metrics of a route with faults; the same names give the same series.
