@@ -146,7 +146,7 @@ impl App {
         }
     }
 
-    fn may_change(&self, session: &ServerSession) -> bool {
+    pub(super) fn may_change(&self, session: &ServerSession) -> bool {
         is_local(session) || !self.state.running.live.load().settings.tokens.is_empty()
     }
 }
@@ -155,12 +155,12 @@ fn is_local(session: &ServerSession) -> bool {
     facts(session.digest()).is_some_and(|facts| facts.peer.is_none())
 }
 
-fn forbidden() -> Response<Vec<u8>> {
+pub(super) fn forbidden() -> Response<Vec<u8>> {
     let why = "changes are taken over a Unix socket, or with a token: set `admin: { tokens: … }`";
     failure(StatusCode::FORBIDDEN, why.to_owned(), None)
 }
 
-fn failure(status: StatusCode, error: String, findings: Option<String>) -> Response<Vec<u8>> {
+pub(super) fn failure(status: StatusCode, error: String, findings: Option<String>) -> Response<Vec<u8>> {
     match serde_json::to_vec_pretty(&Failure { error, findings }) {
         Ok(mut body) => {
             body.push(b'\n');
@@ -207,7 +207,7 @@ fn is_set(query: &str, name: &str) -> bool {
     parameter(query, name).is_some_and(|value| matches!(value.as_str(), "" | "1" | "true"))
 }
 
-fn parameter(query: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     let named = query.split('&').map(split_pair).find(|(key, _)| is_named(key, name));
     named.map(|(_, value)| decoded_text(value.unwrap_or_default()).into_owned())
 }

@@ -12,6 +12,7 @@ mod routes;
 mod run;
 mod status;
 mod upgrade;
+mod upstream;
 mod version;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -136,6 +137,9 @@ enum Command {
     /// Make keys for consumers
     #[command(after_help = key::AFTER)]
     Key(key::Key),
+    /// Show the targets of the running gateway, drain them, change their weights
+    #[command(subcommand, after_help = upstream::AFTER)]
+    Upstream(upstream::Upstream),
     /// Show how the running gateway is
     #[command(after_help = status::AFTER)]
     Status(status::Status),
@@ -164,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(upgrade) => upgrade.run(),
         Command::Diff(diff) => diff.run(&global),
         Command::Key(key) => key.run(&global),
+        Command::Upstream(upstream) => upstream.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),
         Command::Completions { shell } => completions(shell),

@@ -15,6 +15,7 @@ use crate::filters::rules::{BodyRule, IpRules, Maintenance, RequestRules, Respon
 use crate::listen::document::{ProxyProtocol, RedirectHttps};
 use crate::listen::tls::document::Tls;
 use crate::route::matching::Match;
+use crate::route::retry::document::Retry;
 use crate::store::document::Stores;
 use crate::upstream::document::Upstream;
 use crate::value::{
@@ -394,6 +395,8 @@ macro_rules! with_inherited {
             pub ip: Option<Spanned<OrNone<IpRules>>>,
             /// How long to wait for the upstream.
             pub timeouts: Option<Spanned<Timeouts>>,
+            /// When a request is tried again. `none` turns it off.
+            pub retry: Option<Spanned<OrNone<Retry>>>,
             /// Limits of the request body. `none` removes them.
             pub body: Option<Spanned<OrNone<BodyRule>>>,
             /// What is answered when the upstream fails. `none` turns an inherited one off.
@@ -417,6 +420,7 @@ macro_rules! with_inherited {
                     cors: self.cors.as_ref(),
                     ip: self.ip.as_ref(),
                     timeouts: self.timeouts.as_ref(),
+                    retry: self.retry.as_ref(),
                     body: self.body.as_ref(),
                     fallback: self.fallback.as_ref(),
                     compress: self.compress.as_ref(),
@@ -442,6 +446,8 @@ pub struct Inherited<'a> {
     pub ip: Option<&'a Spanned<OrNone<IpRules>>>,
     /// Timeouts.
     pub timeouts: Option<&'a Spanned<Timeouts>>,
+    /// Retries.
+    pub retry: Option<&'a Spanned<OrNone<Retry>>>,
     /// Body limits.
     pub body: Option<&'a Spanned<OrNone<BodyRule>>>,
     /// What is answered when the upstream fails.

@@ -9,6 +9,7 @@
 mod access;
 mod handles;
 mod process;
+mod resilience;
 mod series;
 mod tls;
 
@@ -21,6 +22,7 @@ use handles::{RouteSeries, UpstreamSeries};
 use parking_lot::Mutex;
 use process::Process;
 use prometheus::{Encoder, Error, Gauge, Histogram, IntCounter, IntGauge, Opts, Registry, TextEncoder};
+use resilience::ResilienceFamilies;
 use series::{Budget, Declare, Family, Labels};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -77,6 +79,7 @@ struct Families {
     active_connections: Family<IntGauge>,
     config_info: Family<IntGauge>,
     access: AccessFamilies,
+    resilience: ResilienceFamilies,
     tls: TlsFamilies,
     budget: Arc<Budget>,
 }
@@ -130,6 +133,7 @@ impl Families {
                 &["hash", "version"],
             )?,
             access: AccessFamilies::declare(to)?,
+            resilience: ResilienceFamilies::declare(to)?,
             tls: TlsFamilies::declare(to)?,
             budget: Arc::clone(to.budget),
         })
@@ -274,6 +278,7 @@ impl Metrics {
         self.families.upstream_attempts.retain(live);
         self.families.upstream_target_up.retain(live);
         self.families.dns_failures.retain(live);
+        self.families.resilience.retain(live);
     }
 
     /// Writes all metrics down in the text format. `extra` may first copy in what is kept elsewhere, such as

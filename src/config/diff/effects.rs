@@ -9,8 +9,8 @@ const AT_START: &[&str] =
     &["process.threads", "process.user", "process.resolver", "admin.bind", "telemetry.access_log.to"];
 
 /// Settings that a route takes from farther away when it has none of its own.
-const INHERITED: [&str; 11] = [
-    "auth", "limits", "cors", "ip", "timeouts", "body", "cache", "fallback", "compress", "request",
+const INHERITED: [&str; 12] = [
+    "auth", "limits", "cors", "ip", "timeouts", "retry", "body", "cache", "fallback", "compress", "request",
     "response",
 ];
 
