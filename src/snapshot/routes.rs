@@ -261,7 +261,7 @@ impl<'a> Compiler<'a> {
             timeouts: effective.timeouts.value,
             timeouts_at: effective.timeouts.at,
             answers_preflights: effective.cors.is_some(),
-            retry: effective.retry.value,
+            retry: effective.retry.value.clone(),
             retry_at: effective.retry.at,
             body_max: effective.body.map(|max| max.value.0),
             forwarded: effective.request.value.forwarded.unwrap_or_default(),
