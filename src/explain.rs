@@ -374,14 +374,14 @@ impl Explaining<'_> {
         let Some((number, arm)) = proxy.choose(head, x) else {
             return self.answered(Kind::NO_TARGET.status, Some(Kind::NO_TARGET.code), None);
         };
-        let key = arm.key.as_ref().and_then(|key| key.hash(head, x)).map(u64::to_le_bytes);
+        let key = arm.target_key(head, x);
         let picked = arm.upstream.pick(key.as_ref().map(<[u8; 8]>::as_slice), &[]);
         let lease = match picked {
             Ok(lease) => Some(lease),
             // Names are resolved only while the gateway runs.
             Err(crate::upstream::PickError::NoTargets) => None,
             Err(why) => {
-                let kind = outcome::unpicked(why);
+                let kind = outcome::unpicked(why).kind;
                 return self.answered(kind.status, Some(kind.code), None);
             }
         };
@@ -409,6 +409,7 @@ impl Explaining<'_> {
             timeouts.connect, timeouts.response, timeouts.idle, timeouts.stream_idle
         );
         self.step("timeouts", shown, route.timeouts_at);
+        self.step("retry", route.retry.to_string(), route.retry_at);
         let scheme = if arm.upstream.is_tls() { "https" } else { "http" };
         let path = upstream_head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let headers = if self.trace { fields(&upstream_head) } else { Vec::new() };

@@ -1,9 +1,14 @@
 //! From what the engine says went wrong to what a client is told: 502, 503 and 504 used exactly, and blame where it belongs.
 
 use crate::observe::metrics::Attempt;
-use crate::reply::Kind;
+use crate::reply::{Kind, Problem};
 use crate::upstream::{Fault, PickError};
+use crate::value::Trouble;
 use pingora::{Error, ErrorSource, ErrorType};
+use std::time::Duration;
+
+/// When to come again where all places are taken: they are free again soon, but nobody knows.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What the engine calls a chunk size that is none.
 const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
@@ -50,11 +55,22 @@ pub fn attempt(kind: Kind) -> Option<Attempt> {
     })
 }
 
+/// What went wrong with an attempt that brought no answer, for those who react to it.
+pub fn trouble(attempt: Attempt) -> Option<Trouble> {
+    Some(match attempt {
+        Attempt::ConnectFailed | Attempt::ConnectTimeout | Attempt::TlsFailed => Trouble::Connect,
+        Attempt::Broken => Trouble::Reset,
+        Attempt::Timeout => Trouble::Timeout,
+        Attempt::Ok | Attempt::ServerError | Attempt::Cancelled => return None,
+    })
+}
+
 /// The problem of an upstream that has no target to give.
-pub fn unpicked(why: PickError) -> Kind {
+pub fn unpicked(why: PickError) -> Problem {
     match why {
-        PickError::NoTargets => Kind::NO_TARGET,
-        PickError::NoneHealthy => Kind::NO_HEALTHY_TARGET,
-        PickError::Saturated => Kind::SATURATED,
+        PickError::NoTargets => Kind::NO_TARGET.into(),
+        PickError::NoneHealthy => Kind::NO_HEALTHY_TARGET.into(),
+        PickError::Saturated => Problem::from(Kind::SATURATED).retry_after(SOON),
+        PickError::Broken(after) => Problem::from(Kind::BREAKER_OPEN).retry_after(after),
     }
 }

@@ -7,6 +7,8 @@ use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 use std::time::Duration;
 
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
 /// A whole answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -112,6 +114,8 @@ kinds! {
     NO_HEALTHY_TARGET = 503, 14, "no-healthy-target", "No server is available for this request";
     /// `pool.max` or `pool.per_target` is reached.
     SATURATED = 503, 14, "upstream-saturated", "Too many requests are being served";
+    /// The circuit breaker of the upstream is open: too many attempts have failed.
+    BREAKER_OPEN = 503, 14, "breaker-open", "The server behind the gateway is in trouble";
     /// No connection to the upstream.
     CONNECT_FAILED = 502, 14, "upstream-connect-failed", "The server behind the gateway cannot be reached";
     /// The TLS handshake with the upstream failed.
@@ -146,6 +150,25 @@ impl Kind {
             Kind::BLOCKED | Kind::FLOOD => format!("{REGISTERED}abnormal-usage-detected"),
             Kind { code, .. } => format!("urn:tollgate:problem:{code}"),
         }
+    }
+
+    /// `Proxy-Status` of an answer that stands for one of the upstream (RFC 9209 section 2.3); `None` where it does not. Which
+    /// upstream it was is not said.
+    fn proxy_status(self) -> Option<HeaderValue> {
+        let error = match self {
+            Kind::NO_TARGET | Kind::NO_HEALTHY_TARGET | Kind::BREAKER_OPEN => {
+                "tollgate; error=destination_unavailable"
+            }
+            Kind::SATURATED => "tollgate; error=connection_limit_reached",
+            Kind::CONNECT_FAILED => "tollgate; error=connection_refused",
+            Kind::TLS_FAILED => "tollgate; error=tls_protocol_error",
+            Kind::UPSTREAM_CLOSED => "tollgate; error=connection_terminated",
+            Kind::UPSTREAM_INVALID => "tollgate; error=http_protocol_error",
+            Kind::CONNECT_TIMEOUT => "tollgate; error=connection_timeout",
+            Kind::UPSTREAM_TIMEOUT => "tollgate; error=http_response_timeout",
+            _ => return None,
+        };
+        Some(HeaderValue::from_static(error))
     }
 }
 
@@ -264,6 +287,9 @@ impl Reply {
     ) -> Self {
         headers.push((CONTENT_TYPE, content_type));
         headers.push((http::header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
+        if let Some(proxy_status) = kind.proxy_status() {
+            headers.push((PROXY_STATUS, proxy_status));
+        }
         Reply { status, headers, body: body.into(), reason: Some(kind.code), problem: Some(kind.status) }
     }
 }

@@ -185,7 +185,7 @@ impl Fallback {
             Trigger::Unavailable => {
                 matches!(kind, Kind::NO_TARGET | Kind::NO_HEALTHY_TARGET | Kind::SATURATED)
             }
-            Trigger::BreakerOpen => kind.code == "breaker-open",
+            Trigger::BreakerOpen => kind == Kind::BREAKER_OPEN,
             Trigger::Status(_) => false,
         })
     }

@@ -135,6 +135,14 @@ impl Arm {
         let value = HeaderValue::from_str(name.as_str()).unwrap_or(HeaderValue::from_static(""));
         Ok(Arm { name: name.as_str().into(), value, upstream, metrics, key })
     }
+
+    /// What decides which target a request gets: a part of it, or the gateway's cookie.
+    pub fn target_key(&self, request: &RequestHead, x: &Exchange) -> Option<[u8; 8]> {
+        if let Some(sticky) = self.upstream.sticky() {
+            return self.upstream.sticky_key(cookie(&request.headers, &sticky.name)?);
+        }
+        self.key.as_ref().and_then(|key| key.hash(request, x)).map(u64::to_le_bytes)
+    }
 }
 
 /// A part of the request that is hashed.

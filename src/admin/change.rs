@@ -215,7 +215,7 @@ pub(super) fn parameters(query: &str) -> impl Iterator<Item = (String, String)> 
     })
 }
 
-fn parameter(query: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     let named = query.split('&').map(split_pair).find(|(key, _)| is_named(key, name));
     named.map(|(_, value)| decoded_text(value.unwrap_or_default()).into_owned())
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod change;
 mod splits;
+mod targets;
 
 pub use cache::Purged;
 
@@ -221,6 +222,9 @@ impl ServeHttp for App {
         if let Some(route) = path.strip_prefix("/splits/") {
             return self.change_split(session, &method, route, &query);
         }
+        if let Some(order) = targets::Order::of(&path) {
+            return self.order(order, session, &query);
+        }
         let response = match path.as_str() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readiness(),
@@ -243,7 +247,7 @@ impl ServeHttp for App {
     }
 }
 
-const NOT_FOUND: &str = "not found; try GET /healthz /readyz /metrics /config /upstreams /status /explain /splits /cache, PUT /config /splits/ROUTE, POST /reload /upgrade /cache/purge\n";
+const NOT_FOUND: &str = "not found; try GET /healthz /readyz /metrics /config /upstreams /status /explain /splits /cache, PUT /config /splits/ROUTE, POST /reload /upgrade /cache/purge /upstreams/NAME/drain /undrain /weight\n";
 
 impl App {
     /// Whether the configuration wants no token, or this one. Compares with every token in the same time, whichever it is
@@ -369,13 +373,17 @@ impl App {
         let targets = upstream.targets();
         let labels: Vec<String> = targets.iter().map(|target| target.label().to_string()).collect();
         for (target, label) in targets.iter().zip(&labels) {
-            metrics.target_up(label).set(i64::from(target.is_healthy()));
+            metrics.target_up(label).set(i64::from(target.is_healthy() && !target.is_ejected()));
         }
         let before = shown.targets.insert(name.to_owned(), labels.clone()).unwrap_or_default();
         before.iter().filter(|label| !labels.contains(label)).for_each(|gone| metrics.forget_target(gone));
         let failures = shown.dns_failures.entry(name.to_owned()).or_default();
         (*failures..upstream.dns_failures()).for_each(|_| metrics.dns_failure());
         *failures = upstream.dns_failures();
+        let metrics = &self.state.running.shared.metrics;
+        metrics.ejections(name, upstream.ejections());
+        let breaker = upstream.breaker().map(|breaker| (breaker.phase() as u8, breaker.opened()));
+        metrics.breaker(name, breaker);
     }
 }
 

@@ -14,6 +14,7 @@ mod run;
 mod split;
 mod status;
 mod upgrade;
+mod upstream;
 mod version;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -144,6 +145,9 @@ enum Command {
     /// Make keys for consumers
     #[command(after_help = key::AFTER)]
     Key(key::Key),
+    /// Show the targets of the running gateway, drain them, change their weights
+    #[command(subcommand, after_help = upstream::AFTER)]
+    Upstream(upstream::Upstream),
     /// Show how the running gateway is
     #[command(after_help = status::AFTER)]
     Status(status::Status),
@@ -174,6 +178,7 @@ pub fn main() -> ExitCode {
         Command::Split(split) => split.run(),
         Command::Cache(cache) => cache.run(),
         Command::Key(key) => key.run(&global),
+        Command::Upstream(upstream) => upstream.run(&global),
         Command::Status(status) => status.run(&global),
         Command::Version(version) => version.run(),
         Command::Completions { shell } => completions(shell),

@@ -4,6 +4,7 @@ use super::ask::AdminAddress;
 use super::output::{colored, data, fail, json};
 use super::{Exit, Global, Output};
 use crate::admin::Status as Told;
+use crate::upstream::{TargetStatus, UpstreamStatus};
 use crate::value::counted;
 use clap::Args;
 use std::io::IsTerminal;
@@ -60,8 +61,7 @@ impl Status {
 }
 
 fn human(told: &Told, color: bool) -> String {
-    let paint =
-        |text: &str, code: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+    let paint = |text: &str, code: &str| paint(color, text, code);
     let state = match (told.draining, told.ready) {
         (true, _) => paint("draining", "33"),
         (_, true) => paint("ready", "32"),
@@ -90,18 +90,48 @@ fn human(told: &Told, color: bool) -> String {
     for split in &told.splits {
         text.push_str(&format!("split {}  {}\n", split.route, split.words()));
     }
-    for upstream in &told.upstreams {
-        text.push_str(&format!("upstream {}  {}  {}\n", upstream.name, upstream.protocol, upstream.balance));
-        for target in &upstream.targets {
-            let health = if target.healthy { paint("up  ", "32") } else { paint("DOWN", "31") };
-            let reason = if target.healthy { "" } else { target.reason.as_str() };
-            text.push_str(&format!(
-                "  {health}  {:<28} weight {:<4} in flight {:<5} {reason}\n",
-                target.address, target.weight, target.in_flight
-            ));
-        }
+    told.upstreams.iter().for_each(|upstream| text.push_str(&describe_upstream(upstream, color)));
+    text
+}
+
+/// An upstream in a line, and a line for each of its targets.
+pub(super) fn describe_upstream(upstream: &UpstreamStatus, color: bool) -> String {
+    let breaker = match upstream.breaker.as_deref() {
+        None => String::new(),
+        Some("closed") => "  breaker closed".to_owned(),
+        Some(phase) => format!("  breaker {}", paint(color, &phase.replace('_', " "), "31")),
+    };
+    let panics = if upstream.panics { "  too few targets: ejected ones are used" } else { "" };
+    let mut text =
+        format!("upstream {}  {}  {}{breaker}{panics}\n", upstream.name, upstream.protocol, upstream.balance);
+    for target in &upstream.targets {
+        let (state, code) = match target {
+            TargetStatus { drained: true, .. } => ("drained", "33"),
+            TargetStatus { healthy: false, .. } => ("DOWN   ", "31"),
+            TargetStatus { ejected: true, .. } => ("ejected", "31"),
+            _ => ("up     ", "32"),
+        };
+        let mut notes = Vec::new();
+        notes.extend(target.backup.then(|| "backup".to_owned()));
+        notes.extend((target.by_hand && !target.drained).then(|| "by hand".to_owned()));
+        notes.extend((target.share < 100).then(|| format!("starting: {}%", target.share)));
+        notes.extend((!target.healthy || target.ejected).then(|| target.reason.clone()));
+        let line = format!(
+            "  {}  {:<28} weight {:<4} in flight {:<5} {}",
+            paint(color, state, code),
+            target.address,
+            target.weight,
+            target.in_flight,
+            notes.join(", ")
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
     text
+}
+
+fn paint(color: bool, text: &str, code: &str) -> String {
+    if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 fn duration(seconds: u64) -> String {

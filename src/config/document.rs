@@ -22,6 +22,7 @@ use crate::filters::rules::{
 use crate::listen::document::{ProxyProtocol, RedirectHttps};
 use crate::listen::tls::document::Tls;
 use crate::route::matching::Match;
+use crate::route::retry::document::Retry;
 use crate::store::document::Stores;
 use crate::upstream::document::Upstream;
 use crate::value::{
@@ -402,6 +403,8 @@ macro_rules! with_inherited {
             pub ip: Option<Spanned<OrNone<IpRules>>>,
             /// How long to wait for the upstream.
             pub timeouts: Option<Spanned<Timeouts>>,
+            /// When a request is tried again. `none` turns it off.
+            pub retry: Option<Spanned<OrNone<Retry>>>,
             /// Limits of the request body. `none` removes them.
             pub body: Option<Spanned<OrNone<BodyRule>>>,
             /// How many requests may be served at once. `none` turns an inherited rule off.
@@ -429,6 +432,7 @@ macro_rules! with_inherited {
                     cors: self.cors.as_ref(),
                     ip: self.ip.as_ref(),
                     timeouts: self.timeouts.as_ref(),
+                    retry: self.retry.as_ref(),
                     body: self.body.as_ref(),
                     concurrency: self.concurrency.as_ref(),
                     fault: self.fault.as_ref(),
@@ -456,6 +460,8 @@ pub struct Inherited<'a> {
     pub ip: Option<&'a Spanned<OrNone<IpRules>>>,
     /// Timeouts.
     pub timeouts: Option<&'a Spanned<Timeouts>>,
+    /// Retries.
+    pub retry: Option<&'a Spanned<OrNone<Retry>>>,
     /// Body limits.
     pub body: Option<&'a Spanned<OrNone<BodyRule>>>,
     /// How many at once.

@@ -13,12 +13,13 @@ use crate::value::{At, Sources, Spanned};
 use serde_json::{Map, Value, json};
 
 /// What is never shown, wherever it is from; `*` stands for every name.
-const SECRETS: [&[&str]; 5] = [
+const SECRETS: [&[&str]; 6] = [
     &["admin", "tokens"],
     &["auth", "*", "jwt", "secret"],
     &["auth", "*", "introspection", "client_secret"],
     &["auth", "*", "basic", "users"],
     &["stores", "redis", "url"],
+    &["upstreams", "*", "balance", "sticky_cookie", "secret"],
 ];
 
 /// What stands for a value that is not shown.
@@ -360,7 +361,7 @@ apis:
                 }
                 let facts = |e: &Effective| {
                     (
-                        (e.auth.clone(), e.ip.clone(), e.timeouts, e.body),
+                        (e.auth.clone(), e.ip.clone(), (e.timeouts, e.retry.clone()), e.body),
                         (e.cache.clone(), e.request.clone(), e.response.clone()),
                     )
                 };

@@ -218,7 +218,7 @@ impl Context {
             };
             let Some(caching) = self.caching.take() else { return relayed.map(drop) };
             match relayed {
-                Ok(Some(held)) => match self.look_at(session, caching, held).await {
+                Ok(Some(held)) => match self.consider(session, caching, held).await {
                     Some(result) => return result,
                     None => continue,
                 },
@@ -260,7 +260,7 @@ impl Context {
     }
 
     /// What becomes of an answer whose head has come; `None` when the upstream must be asked once more.
-    async fn look_at(
+    async fn consider(
         &mut self,
         session: &mut Session,
         mut caching: Box<Caching>,
@@ -276,7 +276,6 @@ impl Context {
         }
         if let Some(old) = caching.old.as_ref().filter(|old| old.on_error && is_server_error(status)) {
             let stored = old.stored.clone();
-            self.attempts.answered(&mut self.exchange);
             let told = CacheStatus { upstream_status: Some(status.as_u16()), ..caching.status() };
             return Some(self.give_old(session, &stored, told).await);
         }
@@ -317,7 +316,6 @@ impl Context {
     ) -> Option<pingora::Result<()>> {
         let answered = self.as_answered(session.req_header(), &caching, &held.head, times);
         let merged = merge(&caching.rules, stored, &answered);
-        self.attempts.answered(&mut self.exchange);
         let Held { target, pool, ends, .. } = *held;
         if ends {
             pool.put(target);
@@ -363,7 +361,6 @@ impl Context {
         let (body, filler) = self.snapshot.cache.body(caching.rules.max_object);
         let fill = ask.answered(kept.stored(body), filler);
         let stored = fill.stored().clone();
-        self.attempts.answered(&mut self.exchange);
         let Held { head, ends, target, pool } = *held;
         let timeouts = self.route.as_ref().map(|route| route.timeouts).unwrap_or_default();
         filling::start(Filling { fill, target, pool, idle: timeouts.idle }, ends);

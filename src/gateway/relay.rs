@@ -4,15 +4,17 @@
 //! the head of an answer and the pauses within.
 
 use super::Context;
+use crate::attempt::Failed;
 use crate::exchange::{RequestHead, ResponseHead, has_token};
 use crate::forward;
 use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
 use crate::upstream::{Conversation, Event, Fault, Framing, Outgoing, Part, Pool, Unreached};
+use crate::value::Trouble;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::Error;
 use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
@@ -32,6 +34,8 @@ enum End {
     Client(Box<Error>),
     /// The target failed.
     Target(Kind),
+    /// Its answer is not for the client: another attempt is to be made.
+    Dismissed(StatusCode),
 }
 
 /// A final answer of which nothing has gone to the client yet.
@@ -78,9 +82,10 @@ impl Context {
     pub(super) async fn relay(&mut self, session: &mut Session) -> pingora::Result<Option<Box<Held>>> {
         let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
         loop {
+            self.wait().await;
             let lease = self.attempts.hold(&route, &mut self.exchange);
             let pool = lease.map(|lease| lease.target().pool().clone());
-            let pool = pool.map_err(|kind| self.refuse(kind))?;
+            let pool = pool.map_err(|problem| self.refuse(problem))?;
             // Only HTTP/1.1 changes protocols; to others the request is one that asks for nothing (RFC 9110 section 7.8).
             let upgrade = self.websocket && pool.has_http1();
             let request = match self.outgoing(session, upgrade) {
@@ -108,13 +113,19 @@ impl Context {
                     self.attempts.failed(&route, &mut self.exchange, kind);
                     return Err(error);
                 }
+                Err(End::Dismissed(status)) => {
+                    self.attempts.dismissed(&route, &mut self.exchange, status);
+                    // What is not there yet of the answer is not worth waiting for; then the connection is closed.
+                    while let Ok(Some(_)) = target.buffered() {}
+                    pool.put(target);
+                }
                 Err(End::Target(kind)) => {
                     if kind == Kind::UPSTREAM_TIMEOUT {
                         target.doubt();
                     }
-                    let again = self.may_repeat(session, &target, kind);
+                    let failed = self.failure(session, &target, kind);
                     self.attempts.failed(&route, &mut self.exchange, kind);
-                    if !again {
+                    if !failed.is_some_and(|failed| self.attempts.goes_on(&route, &self.exchange, failed)) {
                         return Err(self.refuse(kind));
                     }
                 }
@@ -141,10 +152,20 @@ impl Context {
             }
             Err(End::Client(error)) => error,
             Err(End::Target(kind)) => self.refuse(kind),
+            // What was held back has been looked at.
+            Err(End::Dismissed(_)) => self.refuse(Kind::INTERNAL),
         };
         let kind = self.blame(&error);
         self.attempts.failed(&route, &mut self.exchange, kind);
         Err(error)
+    }
+
+    /// Waits before another attempt.
+    async fn wait(&mut self) {
+        let pause = self.attempts.pause();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// A connection that was kept, or a new one; `None` when there was none to be had here, but may be elsewhere.
@@ -168,26 +189,26 @@ impl Context {
             Err(_) => Kind::CONNECT_TIMEOUT,
         };
         self.attempts.failed(route, &mut self.exchange, kind);
-        // Nothing was sent, so every method may try another target.
-        match self.attempts.may_go_on(&self.exchange) && self.attempts.has_another_target(route) {
+        let failed = Failed { trouble: Trouble::Connect, repeatable: true, stale: false };
+        match self.attempts.goes_on(route, &self.exchange, failed) {
             true => Ok(None),
             false => Err(self.refuse(kind)),
         }
     }
 
-    /// Whether the request may be sent again: what was sent of its body is still there, and the target cannot have acted on
-    /// it.
-    fn may_repeat(&self, session: &Session, target: &Conversation, kind: Kind) -> bool {
-        kind == Kind::UPSTREAM_CLOSED
-            && (target.is_untouched() || self.went_nowhere(target))
-            && !session.as_ref().retry_buffer_truncated()
-            && self.attempts.may_go_on(&self.exchange)
-    }
-
-    /// A connection that was kept may have been closed while the request was on its way (RFC 9112 section 9.3.1). Only then,
-    /// and only when nothing came back, can the target not have acted on it.
-    fn went_nowhere(&self, target: &Conversation) -> bool {
-        target.is_used() && !target.is_heard() && self.sent_idempotent
+    /// What is to be known of an attempt that the target failed; `None` when part of its answer has gone to the client.
+    fn failure(&self, session: &Session, target: &Conversation, kind: Kind) -> Option<Failed> {
+        if session.as_ref().response_written().is_some() {
+            return None;
+        }
+        let trouble = outcome::attempt(kind).and_then(outcome::trouble)?;
+        let untouched = target.is_untouched();
+        let went_nowhere = target.is_used() && !target.is_heard();
+        Some(Failed {
+            trouble,
+            repeatable: (untouched || self.sent_idempotent) && is_kept(session),
+            stale: kind == Kind::UPSTREAM_CLOSED && (untouched || went_nowhere),
+        })
     }
 
     /// Ends an attempt that was not made: the request cannot be sent as it is.
@@ -224,10 +245,14 @@ impl Context {
             };
             turn.client_first = false;
             match happened {
-                Happened::Target(Ok(Event::Sent | Event::Switched)) => {}
+                Happened::Target(Ok(Event::Sent)) => {}
+                Happened::Target(Ok(Event::Switched)) => {
+                    self.attempts.heard(route, &mut self.exchange, StatusCode::SWITCHING_PROTOCOLS);
+                }
                 Happened::Target(Ok(Event::Part(part))) => {
                     // A target that says much must not keep the client from saying something.
                     turn.client_first = !turn.asked;
+                    self.look_at(session, &part, route)?;
                     if let Some((head, ends)) = self.pass_on(session, target, part).await? {
                         return Ok(Course::Head(head, ends));
                     }
@@ -241,6 +266,20 @@ impl Context {
             }
         }
         Ok(Course::Over)
+    }
+
+    /// Looks at the head of an answer before anything of it goes to the client: it may be one that is asked for again.
+    fn look_at(&mut self, session: &Session, part: &Part, route: &Route) -> Result<(), End> {
+        let Part::Head(head, _) = part else { return Ok(()) };
+        if head.status.is_informational() {
+            return Ok(());
+        }
+        let repeatable = self.sent_idempotent && is_kept(session);
+        if self.attempts.dismisses(route, &self.exchange, head.status, repeatable) {
+            return Err(End::Dismissed(head.status));
+        }
+        self.attempts.heard(route, &mut self.exchange, head.status);
+        Ok(())
     }
 
     /// How long to wait for what happens next, and whose fault it is if nothing does.
@@ -257,7 +296,7 @@ impl Context {
         }
         if asked {
             let began = session.as_ref().response_written().is_some();
-            let limit = if began { quiet } else { route.timeouts.response };
+            let limit = if began { quiet } else { self.attempts.response_within(route) };
             return Some((limit, Kind::UPSTREAM_TIMEOUT));
         }
         // The silence of an HTTP/1.1 client is told by its session, which in HTTP/2 has no such limit.
@@ -284,7 +323,7 @@ impl Context {
         if upgrade {
             forward::ask_for_websocket(&mut head);
         }
-        self.sent_idempotent = head.method.is_idempotent();
+        self.sent_idempotent = self.route.as_ref().is_some_and(|route| route.retry.covers(&head));
         // A body is sent again from its beginning, and is counted again.
         self.body_left = self.body_max();
         self.exchange.bytes_in = 0;
@@ -337,14 +376,21 @@ impl Context {
         let mut tasks = Vec::with_capacity(2);
         let (mut next, mut fault, mut held) = (Some(part), None, None);
         while let Some(part) = next.take() {
+            // What follows an interim answer is looked at before it is passed on.
+            let interim = matches!(&part, Part::Head(head, _) if head.status.is_informational());
             match part {
                 Part::Head(head, ends) if self.holds && !head.status.is_informational() => {
                     held = Some((Box::new(head), ends));
                     break;
                 }
+                // What follows an interim answer may have to be looked at.
+                Part::Head(head, ends) if head.status.is_informational() => {
+                    self.add(session, Part::Head(head, ends), &mut tasks)?;
+                    break;
+                }
                 part => self.add(session, part, &mut tasks)?,
             }
-            if tasks.len() < PARTS {
+            if tasks.len() < PARTS && !interim {
                 match target.buffered() {
                     Ok(part) => next = part,
                     Err(found) => fault = Some(found),
@@ -385,6 +431,11 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Whether all that was sent of the request's body is still there to be sent again.
+fn is_kept(session: &Session) -> bool {
+    !session.as_ref().retry_buffer_truncated()
 }
 
 /// Says how a request's body is told from what follows: by its length if that is known, else by chunks; and nothing about one

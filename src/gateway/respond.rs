@@ -5,7 +5,7 @@ use crate::exchange::{ResponseHead, declared_body};
 use crate::forward;
 use crate::head::reply_head;
 use crate::reply::Reply;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::proxy::Session;
 use std::sync::atomic::Ordering;
@@ -29,6 +29,10 @@ impl Context {
         }
         self.passed_cache(session, head);
         self.send_head(session, head, ends);
+        let sticky = self.route.as_ref().and_then(|route| self.attempts.sticky_field(route, &self.exchange));
+        if let Some(field) = sticky {
+            head.headers.append(SET_COOKIE, field.clone());
+        }
     }
 
     /// Makes the head of somebody else's answer one for this client.

@@ -10,6 +10,7 @@ mod access;
 mod cache;
 mod handles;
 mod process;
+mod resilience;
 mod series;
 mod tls;
 mod traffic;
@@ -26,6 +27,7 @@ use handles::{RouteSeries, UpstreamSeries};
 use parking_lot::Mutex;
 use process::Process;
 use prometheus::{Encoder, Error, Gauge, Histogram, IntCounter, IntGauge, Opts, Registry, TextEncoder};
+use resilience::ResilienceFamilies;
 use series::{Budget, Declare, Family, Labels};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -84,6 +86,7 @@ struct Families {
     config_info: Family<IntGauge>,
     access: AccessFamilies,
     cache: CacheFamilies,
+    resilience: ResilienceFamilies,
     tls: TlsFamilies,
     traffic: TrafficFamilies,
     budget: Arc<Budget>,
@@ -139,6 +142,7 @@ impl Families {
             )?,
             access: AccessFamilies::declare(to)?,
             cache: CacheFamilies::declare(to)?,
+            resilience: ResilienceFamilies::declare(to)?,
             tls: TlsFamilies::declare(to)?,
             traffic: TrafficFamilies::declare(to)?,
             budget: Arc::clone(to.budget),
@@ -285,6 +289,7 @@ impl Metrics {
         self.families.upstream_attempts.retain(live);
         self.families.upstream_target_up.retain(live);
         self.families.dns_failures.retain(live);
+        self.families.resilience.retain(live);
     }
 
     /// Writes all metrics down in the text format. `extra` may first copy in what is kept elsewhere, such as

@@ -6,6 +6,7 @@ pub mod matching;
 pub mod methods;
 mod near;
 pub mod overlap;
+pub mod retry;
 mod rule;
 pub mod table;
 mod trie;
@@ -15,6 +16,7 @@ pub use lookup::Lookup;
 pub use methods::Methods;
 pub use near::Near;
 pub use overlap::{Conflict, conflicts};
+pub use retry::Retry;
 pub use rule::{Part, Rule, precedence};
 pub use table::{Found, Table};
 
@@ -61,6 +63,10 @@ pub struct Route {
     pub timeouts_at: At,
     /// Whether it answers for browsers that ask if they may use one of its methods.
     pub answers_preflights: bool,
+    /// When a request is tried again.
+    pub retry: Retry,
+    /// Where that is written.
+    pub retry_at: At,
     /// Most bytes of a request body.
     pub body_max: Option<u64>,
     /// Which headers tell the upstream of the client.

@@ -13,6 +13,7 @@ use crate::filters::rules::{
 };
 use crate::filters::{DEFAULT_MAX, rules};
 use crate::route::Timeouts;
+use crate::route::retry::{Retry, document};
 use crate::value::{At, ByteSize, HeaderKey, Map, OrNone, Spanned, Template};
 
 /// What holds for one route.
@@ -28,6 +29,8 @@ pub struct Effective {
     pub ip: Option<Spanned<IpRules>>,
     /// Timeouts.
     pub timeouts: Spanned<Timeouts>,
+    /// Retries.
+    pub retry: Spanned<Retry>,
     /// Most bytes of a body.
     pub body: Option<Spanned<ByteSize>>,
     /// How many at once.
@@ -56,6 +59,7 @@ impl Effective {
             ip: nearest(levels, |level| level.ip).and_then(switched_on),
             timeouts: nearest(levels, |level| level.timeouts)
                 .map_or(Spanned::built_in(Timeouts::default()), timeouts),
+            retry: nearest(levels, |level| level.retry).map_or(Spanned::built_in(Retry::default()), retry),
             body: body(nearest(levels, |level| level.body)),
             concurrency: nearest(levels, |level| level.concurrency).and_then(switched_on),
             fault: nearest(levels, |level| level.fault).and_then(switched_on),
@@ -102,6 +106,10 @@ fn timeouts(written: &Spanned<rules::Timeouts>) -> Spanned<Timeouts> {
         stream_idle: stream_idle.map_or(default.stream_idle, |span| span.0),
     };
     Spanned { value, at: written.at }
+}
+
+fn retry(written: &Spanned<OrNone<document::Retry>>) -> Spanned<Retry> {
+    Spanned { value: written.value.on().map_or_else(Retry::never, Retry::new), at: written.at }
 }
 
 fn body(setting: Option<&Spanned<OrNone<BodyRule>>>) -> Option<Spanned<ByteSize>> {

@@ -256,6 +256,7 @@ impl<'a> Compiler<'a> {
         let (id, template) = (one.id(), pattern.to_string());
         self.routes.push(Arc::new(Route {
             metrics: self.build.metrics().route(&api, &name),
+            cache_metrics: answers.cache.as_ref().map(|_| self.build.metrics().cache_route(&api, &name)),
             fields: RouteFields::new(&api, &id, &template),
             id: id.into(),
             api,
@@ -267,11 +268,12 @@ impl<'a> Compiler<'a> {
             action: answers.action,
             fallback: answers.fallback,
             compress: effective.compress.as_ref().map(|rule| Compress::new(&rule.value)),
-            cache_metrics: answers.cache.as_ref().map(|_| self.build.metrics().cache_route(&api, &name)),
             cache: answers.cache,
             timeouts: effective.timeouts.value,
             timeouts_at: effective.timeouts.at,
             answers_preflights: effective.cors.is_some(),
+            retry: effective.retry.value.clone(),
+            retry_at: effective.retry.at,
             body_max: effective.body.map(|max| max.value.0),
             forwarded: effective.request.value.forwarded.unwrap_or_default(),
             is_public: effective.is_public(),

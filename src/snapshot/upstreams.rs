@@ -1,9 +1,11 @@
 //! From an upstream as written to what it is made from.
 
 use crate::build::Build;
-use crate::upstream::document::{Balance, Health, Host, Probe, Refresh, Target, Tls, Upstream};
+use crate::upstream::document::{
+    Balance, Breaker, Health, Host, Passive, Probe, Refresh, StickyCookie, Target, Tls, Upstream,
+};
 use crate::upstream::spec;
-use crate::value::{At, Code, Issue, Issues, Key, Name, Spanned};
+use crate::value::{At, Code, Issue, Issues, Key, Name, OrNone, Spanned, Triggers};
 use std::time::Duration;
 
 /// Largest certificate or key file.
@@ -16,14 +18,15 @@ pub(super) fn spec(
     build: &Build,
     issues: &mut Issues,
 ) -> Result<spec::UpstreamSpec, Issue> {
-    let targets = written
-        .targets
-        .value
-        .iter()
-        .map(|target| spec::TargetSpec { address: target.addr.clone(), weight: target.weight });
+    let targets = written.targets.value.iter().map(|target| spec::TargetSpec {
+        address: target.addr.clone(),
+        weight: target.weight,
+        backup: target.backup,
+    });
     let targets: Vec<_> = targets.collect();
     check_targets(name, written, issues)?;
     check_health(name, written, issues);
+    check_sticky(written, issues);
     let tls = written.tls.as_ref().filter(|tls| tls.value.on);
     let tls = tls.map(|tls| tls_spec(tls, build)).transpose()?;
     if let Some(tls) = written.tls.as_ref().filter(|tls| tls.value.on && !tls.value.verify.value) {
@@ -41,7 +44,12 @@ pub(super) fn spec(
             Some(Balance::LeastConn) => spec::Balance::LeastConn,
             Some(Balance::P2cEwma) => spec::Balance::P2cEwma,
             Some(Balance::Hash(_)) => spec::Balance::Hash,
+            Some(Balance::StickyCookie(_)) => spec::Balance::StickyCookie,
         },
+        sticky: sticky(name, written),
+        backup_below: written.backup_below.as_ref().map_or(0, |share| share.value.0),
+        slow_start: written.slow_start.map_or(Duration::ZERO, |span| span.0),
+        breaker: written.breaker.as_ref().map(|breaker| breaker_spec(&breaker.value)),
         host: match &written.host {
             None | Some(Host::Client) => spec::HostRewrite::Client,
             Some(Host::Target) => spec::HostRewrite::Target,
@@ -69,6 +77,7 @@ fn check_targets(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) 
             Issue::new(Code::EMPTY, format!("upstream `{}` has no targets", name.value)).at(targets.at)
         );
     }
+    check_backups(name, written)?;
     if targets.value.iter().all(|target| target.weight == 0) {
         let issue =
             Issue::new(Code::CONFLICT, format!("every target of upstream `{}` has weight 0", name.value))
@@ -93,6 +102,65 @@ fn check_targets(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) 
         seen.push(target);
     }
     Ok(())
+}
+
+/// Backups stand in for others, so there must be some; and a threshold is for nothing without backups.
+fn check_backups(name: &Spanned<Name>, written: &Upstream) -> Result<(), Issue> {
+    let targets = &written.targets;
+    let count = targets.value.iter().filter(|target| target.value.backup).count();
+    if count == targets.value.len() {
+        let issue =
+            Issue::new(Code::CONFLICT, format!("every target of upstream `{}` is a backup", name.value));
+        return Err(issue.at(targets.at).help("leave out `backup` where requests go first"));
+    }
+    match &written.backup_below {
+        Some(below) if count == 0 => {
+            let issue = Issue::new(Code::CONFLICT, format!("upstream `{}` has no backups", name.value));
+            Err(issue.at(below.at).help("write `backup: true` on a target, or remove `backup_below`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Browsers drop such a cookie (RFC 6265bis section 5.7).
+fn check_sticky(written: &Upstream, issues: &mut Issues) {
+    let Some(balance) = &written.balance else { return };
+    if let Balance::StickyCookie(cookie) = &balance.value
+        && cookie.same_site == spec::SameSite::None
+        && cookie.secure == Some(false)
+    {
+        let issue = Issue::new(
+            Code::CONFLICT,
+            "browsers refuse a cookie with `same_site: none` that is not `secure`",
+        );
+        issues.push(issue.at(balance.at).help("remove `secure: false`"));
+    }
+}
+
+fn sticky(name: &Spanned<Name>, written: &Upstream) -> Option<spec::StickySpec> {
+    let Balance::StickyCookie(cookie) = &written.balance.as_ref()?.value else { return None };
+    let StickyCookie { name: cookie_name, ttl, path, secure, same_site, secret } = cookie;
+    Some(spec::StickySpec {
+        upstream: name.value.as_str().into(),
+        name: cookie_name.0.as_str().into(),
+        ttl: ttl.map(|ttl| ttl.0),
+        path: path.as_ref().map_or("/", |path| path.0.as_str()).into(),
+        // Without it browsers would drop the cookie.
+        secure: secure.or((*same_site == spec::SameSite::None).then_some(true)),
+        same_site: *same_site,
+        secret: secret.as_ref().map(|secret| secret.expose().as_bytes().into()),
+    })
+}
+
+fn breaker_spec(written: &Breaker) -> spec::BreakerSpec {
+    let default = spec::BreakerSpec::default();
+    spec::BreakerSpec {
+        error_rate: written.error_rate.map_or(default.error_rate, |rate| rate.0.max(1)),
+        min_requests: written.min_requests.unwrap_or(default.min_requests).max(1),
+        window: written.window.map_or(default.window, |span| span.0),
+        open: written.open.map_or(default.open, |span| span.0),
+        probes: written.probes.unwrap_or(default.probes).max(1),
+    }
 }
 
 /// `expect` and `host` are about an HTTP answer; elsewhere they would be ignored.
@@ -153,6 +221,23 @@ fn health_spec(health: &Health) -> spec::HealthSpec {
         timeout: health.timeout.map_or(default.timeout, |span| span.0.max(Duration::from_millis(1))),
         up: health.up.unwrap_or(default.up).max(1),
         down: health.down.unwrap_or(default.down).max(1),
+        passive: match (&health.passive, &health.probe) {
+            (Some(OrNone::On(passive)), _) => Some(passive_spec(passive)),
+            (Some(OrNone::Off), _) | (None, Probe::None) => None,
+            (None, _) => default.passive,
+        },
+    }
+}
+
+fn passive_spec(written: &Passive) -> spec::PassiveSpec {
+    let default = spec::PassiveSpec::default();
+    spec::PassiveSpec {
+        on: written.on.as_ref().map_or(default.on, |on| Triggers::new(&on.0)),
+        failures: written.failures.unwrap_or(default.failures).max(1),
+        within: written.within.map_or(default.within, |span| span.0),
+        eject: written.eject.map_or(default.eject, |span| span.0.max(Duration::from_millis(1))),
+        max_ejected: written.max_ejected.map_or(default.max_ejected, |share| share.0),
+        panic_below: written.panic_below.map_or(default.panic_below, |share| share.0),
     }
 }
 

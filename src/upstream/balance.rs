@@ -1,4 +1,4 @@
-//! The four ways to choose one target among many. All read a ready-made [`Members`]; none allocates or locks.
+//! The ways to choose one target among many. All read a ready-made [`Members`]; none allocates or locks.
 
 use super::ewma::clock;
 use super::members::{Member, Members};
@@ -16,16 +16,29 @@ pub(super) fn choose<'m>(
     again: bool,
 ) -> Option<&'m Member> {
     match (balance, key) {
+        (Balance::StickyCookie, Some(key)) => marked(members, key)
+            .filter(|member| admits(&member.target))
+            .or_else(|| anew(members, admits, again)),
         (Balance::Hash, Some(key)) => members
             .around(key)
             .find(|member| admits(&member.target))
             .or_else(|| members.ready_from(0).find(|member| admits(&member.target))),
-        // A second attempt takes nobody's turn: else every request would begin at the target that fails.
-        (Balance::RoundRobin, _) | (Balance::Hash, None) if again => beside(members, admits),
-        (Balance::RoundRobin, _) | (Balance::Hash, None) => round_robin(members, admits),
+        (Balance::RoundRobin, _) | (Balance::Hash | Balance::StickyCookie, None) => {
+            anew(members, admits, again)
+        }
         (Balance::LeastConn, _) => least_conn(members, admits),
         (Balance::P2cEwma, _) => p2c_ewma(members, admits),
     }
+}
+
+/// The one that a sticky cookie means.
+fn marked<'m>(members: &'m Members, key: &[u8]) -> Option<&'m Member> {
+    members.marked(u64::from_le_bytes(key.try_into().ok()?))
+}
+
+/// In turn; but a second attempt takes nobody's turn: else every request would begin at the target that fails.
+fn anew<'m>(members: &'m Members, admits: &impl Fn(&Target) -> bool, again: bool) -> Option<&'m Member> {
+    if again { beside(members, admits) } else { round_robin(members, admits) }
 }
 
 fn round_robin<'m>(members: &'m Members, admits: &impl Fn(&Target) -> bool) -> Option<&'m Member> {
@@ -53,7 +66,7 @@ fn least_conn<'m>(members: &'m Members, admits: &impl Fn(&Target) -> bool) -> Op
 }
 
 fn less_loaded(one: &Member, other: &Member) -> bool {
-    let cross = |a: &Member, b: &Member| u64::from(a.target.in_flight()) * u64::from(b.weight);
+    let cross = |a: &Member, b: &Member| u64::from(a.target.in_flight()) * u64::from(b.share());
     cross(one, other) < cross(other, one)
 }
 
@@ -77,7 +90,10 @@ fn other_than<'m>(members: &'m Members, first: &Member) -> Option<&'m Member> {
 
 fn cheaper<'m>(first: &'m Member, second: &'m Member) -> &'m Member {
     let now = clock();
-    let cost = |member: &Member| member.target.ewma.cost(member.target.in_flight(), member.weight, now);
+    let cost = |member: &Member| {
+        let cost = member.target.ewma.cost(member.target.in_flight(), member.weight, now);
+        cost * 100.0 / f64::from(member.ramp.max(1))
+    };
     match cost(second).total_cmp(&cost(first)) {
         Ordering::Less => second,
         Ordering::Equal | Ordering::Greater => first,

@@ -1,7 +1,9 @@
 //! Where requests go, as written.
 
-use super::spec::{Address, Protocol};
-use crate::value::{Key, OneOrMany, Short, Span, Spanned, short_value, text_value};
+use super::spec::{Address, Protocol, SameSite};
+use crate::value::{
+    Key, OneOrMany, OrNone, Percent, Secret, Short, Span, Spanned, Trigger, short_value, text_value,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -23,8 +25,17 @@ pub struct Upstream {
     pub host: Option<Host>,
     /// TLS towards it: `true`, or details. Certificates are verified unless `verify: false` is written.
     pub tls: Option<Spanned<Tls>>,
-    /// Active health checks: `GET /healthz`, `tcp` (default), `grpc`, `none`, or details.
+    /// Health checks: `GET /healthz`, `tcp` (default), `grpc`, `none`, or details.
     pub health: Option<Spanned<Health>>,
+    /// Refuses requests for a while when too many fail: 503 with `Retry-After`. `{}` takes every default. Without it there is
+    /// none.
+    pub breaker: Option<Spanned<Breaker>>,
+    /// Backups take requests as well when less than this share of the other targets can be used. With `0%` only
+    /// when no other can. Default `0%`.
+    pub backup_below: Option<Spanned<Percent>>,
+    /// How long a target that is new or healthy again takes to get its whole share of the requests; it begins with a tenth.
+    /// Not for `hash` and clients with a sticky cookie. Default `0s`.
+    pub slow_start: Option<Span>,
     /// How names in `targets` are resolved.
     #[serde(default)]
     pub discovery: Discovery,
@@ -40,6 +51,8 @@ pub struct Target {
     pub addr: Address,
     /// Its share of the requests; 0 takes none.
     pub weight: u32,
+    /// Whether it is only used when others are not to be had.
+    pub backup: bool,
 }
 
 /// A target in full.
@@ -50,6 +63,9 @@ struct TargetInFull {
     addr: Address,
     /// Its share of the requests, 0 to 1000; 0 takes none. Default 1.
     weight: Option<Weight>,
+    /// Whether it is only used when no other target can be, or too few, see `backup_below`.
+    #[serde(default)]
+    backup: bool,
 }
 
 /// A share, 0 to 1000.
@@ -74,14 +90,14 @@ text_value!(Weight, "Weight", pattern: r"^[0-9]{1,4}$", "a whole number from 0 t
 
 impl From<TargetInFull> for Target {
     fn from(full: TargetInFull) -> Self {
-        Target { addr: full.addr, weight: full.weight.map_or(1, |weight| weight.0) }
+        Target { addr: full.addr, weight: full.weight.map_or(1, |weight| weight.0), backup: full.backup }
     }
 }
 
 impl Short for Target {
     const SHORT: &'static str = "`host:port`, `ip:port` or `unix:/path`";
     fn from_short(text: &str) -> Result<Self, String> {
-        Ok(Target { addr: text.parse()?, weight: 1 })
+        Ok(Target { addr: text.parse()?, weight: 1, backup: false })
     }
 }
 
@@ -90,7 +106,7 @@ short_value!(Target, long: TargetInFull);
 text_value!(Address, "TargetAddress", pattern: r"^(unix:/.+|.+:[0-9]+)$", "`host:port`, `ip:port` or `unix:/path`");
 
 /// How a target is chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// In turn, by weight, evenly spread.
@@ -101,6 +117,125 @@ pub enum Balance {
     P2cEwma,
     /// The same one for the same key: `hash: "header:x-user"`. Stable when targets come, go or fail.
     Hash(Key),
+    /// The one that a cookie of the gateway names: `sticky_cookie: tg_route`, or details. Clients without one get theirs in
+    /// turn, and another when their target cannot be used.
+    StickyCookie(StickyCookie),
+}
+
+/// A cookie that keeps a client with its target; it tells nothing about the target. Short: its name.
+#[derive(Clone, Debug)]
+pub struct StickyCookie {
+    /// Its name.
+    pub name: CookieName,
+    /// How long the client keeps it.
+    pub ttl: Option<Span>,
+    /// Where it is sent back.
+    pub path: Option<CookiePath>,
+    /// Whether over TLS only.
+    pub secure: Option<bool>,
+    /// Whether from other sites.
+    pub same_site: SameSite,
+    /// Makes its values unguessable.
+    pub secret: Option<Secret>,
+}
+
+/// A sticky cookie in full.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct StickyInFull {
+    /// Its name.
+    name: CookieName,
+    /// How long the client keeps it. Default: until it is closed.
+    ttl: Option<Span>,
+    /// Path below which the client sends it back. Default `/`.
+    path: Option<CookiePath>,
+    /// Whether the client sends it back over TLS only. Default: when it came over TLS.
+    secure: Option<bool>,
+    /// `strict`, `lax` (default) or `none`: whether it is sent with requests that another site has caused.
+    #[serde(default)]
+    same_site: SameSite,
+    /// A secret, the same on every node, without which nobody can find out by trying which address a value stands for.
+    secret: Option<Secret>,
+}
+
+impl From<StickyInFull> for StickyCookie {
+    fn from(full: StickyInFull) -> Self {
+        let StickyInFull { name, ttl, path, secure, same_site, secret } = full;
+        StickyCookie { name, ttl, path, secure, same_site, secret }
+    }
+}
+
+impl Short for StickyCookie {
+    const SHORT: &'static str = "a cookie's name";
+    fn from_short(text: &str) -> Result<Self, String> {
+        let name = text.parse()?;
+        Ok(StickyCookie { name, ttl: None, path: None, secure: None, same_site: SameSite::Lax, secret: None })
+    }
+}
+
+short_value!(StickyCookie, long: StickyInFull);
+
+/// The name of a cookie (RFC 6265 section 4.1.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieName(pub String);
+
+impl FromStr for CookieName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        match !text.is_empty() && text.bytes().all(token) {
+            true => Ok(CookieName(text.to_owned())),
+            false => Err(format!("`{}` cannot be the name of a cookie", text.escape_debug())),
+        }
+    }
+}
+
+impl fmt::Display for CookieName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_value!(CookieName, "CookieName", pattern: r"^[!#-'*+.^_`|~0-9A-Za-z-]+$", "a cookie's name");
+
+/// The path of a cookie (RFC 6265 section 5.1.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookiePath(pub String);
+
+impl FromStr for CookiePath {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b';';
+        match text.starts_with('/') && text.bytes().all(plain) {
+            true => Ok(CookiePath(text.to_owned())),
+            false => Err(format!("`{}` cannot be the path of a cookie", text.escape_debug())),
+        }
+    }
+}
+
+impl fmt::Display for CookiePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_value!(CookiePath, "CookiePath", pattern: r"^/[!-:<-~]*$", "a path");
+
+/// When requests are refused because too many have failed. Failed are those without an answer, and those that are answered
+/// with a status of 500 and above.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    /// Share of failed attempts that opens it. Default `50%`.
+    pub error_rate: Option<Percent>,
+    /// With fewer attempts within the window it stays closed. Default 20.
+    pub min_requests: Option<u32>,
+    /// The time that is looked at. Default `10s`.
+    pub window: Option<Span>,
+    /// How long requests are refused before some are let through as probes. Default `15s`.
+    pub open: Option<Span>,
+    /// How many probes there are, and must succeed, before all requests are let through again. Default 3.
+    pub probes: Option<u32>,
 }
 
 /// What the upstream sees as `Host`.
@@ -262,7 +397,7 @@ impl fmt::Display for Probe {
 
 text_value!(Probe, "Probe", pattern: r"^(none|tcp|grpc( .+)?|(GET|HEAD|OPTIONS) /.*)$", "`GET /path`, `tcp`, `grpc`, `grpc SERVICE` or `none`");
 
-/// Active health checks. Short: the probe.
+/// Health checks. Short: the probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     /// What is done.
@@ -279,14 +414,35 @@ pub struct Health {
     pub expect: Option<OneOrMany<u16>>,
     /// `Host` of the probe.
     pub host: Option<String>,
+    /// What requests themselves show.
+    pub passive: Option<OrNone<Passive>>,
 }
 
-/// Active health checks in full.
+/// When a target is left alone because requests to it fail.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Passive {
+    /// What counts as a failure: `connect`, `reset`, `timeout`, statuses, `5xx`. Default
+    /// `[connect, reset, timeout, 502, 503, 504]`.
+    pub on: Option<OneOrMany<Trigger>>,
+    /// Failures in a row that eject a target. Default 5.
+    pub failures: Option<u32>,
+    /// The time within which they must happen. Default `10s`.
+    pub within: Option<Span>,
+    /// How long the first ejection lasts; each further one lasts that much longer, up to ten times. Default `30s`.
+    pub eject: Option<Span>,
+    /// Most targets that are ejected at a time; one always may be, but never the only one. `0%` ejects none. Default `50%`.
+    pub max_ejected: Option<Percent>,
+    /// When less than this share of the healthy targets is left, ejected ones are used as well. Default `50%`.
+    pub panic_below: Option<Percent>,
+}
+
+/// Health checks in full.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HealthInFull {
-    /// `GET /healthz`, `tcp`, `grpc`, `grpc SERVICE` or `none`.
-    probe: Probe,
+    /// `GET /healthz`, `tcp` (default), `grpc`, `grpc SERVICE` or `none`.
+    probe: Option<Probe>,
     /// How often; spread by a tenth either way. Default `5s`.
     every: Option<Span>,
     /// How long one check may take. Default `1s`.
@@ -299,12 +455,16 @@ struct HealthInFull {
     expect: Option<OneOrMany<u16>>,
     /// `Host` of the probe. Default: the target's address.
     host: Option<String>,
+    /// Leaves targets alone whose requests fail one after the other. On by default unless there is no probe; `none` turns it
+    /// off.
+    passive: Option<OrNone<Passive>>,
 }
 
 impl From<HealthInFull> for Health {
     fn from(full: HealthInFull) -> Self {
-        let HealthInFull { probe, every, timeout, up, down, expect, host } = full;
-        Health { probe, every, timeout, up, down, expect, host }
+        let HealthInFull { probe, every, timeout, up, down, expect, host, passive } = full;
+        let probe = probe.unwrap_or(Probe::Tcp);
+        Health { probe, every, timeout, up, down, expect, host, passive }
     }
 }
 
@@ -312,7 +472,8 @@ impl Short for Health {
     const SHORT: &'static str = "`GET /path`, `tcp`, `grpc` or `none`";
     fn from_short(text: &str) -> Result<Self, String> {
         let probe = text.parse()?;
-        Ok(Health { probe, every: None, timeout: None, up: None, down: None, expect: None, host: None })
+        let (every, timeout, expect, host) = (None, None, None, None);
+        Ok(Health { probe, every, timeout, up: None, down: None, expect, host, passive: None })
     }
 }
 

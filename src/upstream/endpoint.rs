@@ -239,7 +239,7 @@ impl Names {
         tls: Option<Option<Arc<[u8]>>>,
         resolver: &Arc<Resolver>,
     ) -> Result<Self, String> {
-        let targets = vec![TargetSpec { address: address.clone(), weight: 1 }];
+        let targets = vec![TargetSpec { address: address.clone(), weight: 1, backup: false }];
         let mut spec = UpstreamSpec::new("endpoint".parse()?, targets);
         spec.pool.idle = IDLE;
         spec.tls = tls.map(|ca| TlsSpec { ca, ..TlsSpec::default() });

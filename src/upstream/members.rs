@@ -1,7 +1,7 @@
 //! Who can be chosen at the moment: an immutable list, rebuilt when membership, a weight or a health state changes, so
 //! that a pick finds everything ready made.
 
-use super::spec::Balance;
+use super::spec::{Balance, UpstreamSpec};
 use super::target::{Place, Target};
 use pingora_ketama::{Bucket, Continuum};
 use std::collections::HashSet;
@@ -25,36 +25,69 @@ const RING_STEPS: usize = 4096;
 pub(super) struct Member {
     pub(super) target: Arc<Target>,
     pub(super) weight: u32,
+    /// How much of its share it gets while it starts slowly, in percent.
+    pub(super) ramp: u32,
+    /// Whether it is only used when others are not to be had.
+    pub(super) backup: bool,
+}
+
+impl Member {
+    /// The weight that holds at the moment, in hundredths.
+    pub(super) fn share(&self) -> u32 {
+        self.weight.saturating_mul(self.ramp)
+    }
 }
 
 /// A membership, ready to be picked from.
 pub(super) struct Members {
     all: Box<[Member]>,
-    /// Indexes into `all`: weight above zero and healthy.
+    /// Indexes into `all`: who can be chosen.
     ready: Box<[u32]>,
+    /// The same for each of `all`.
+    is_ready: Box<[bool]>,
     /// Indexes into `all` in the order of smooth weighted round robin, one full cycle over `ready`.
     schedule: Box<[u32]>,
     turn: AtomicU64,
     ring: Option<Arc<Ring>>,
+    /// What sticky cookies say, in order, and whom they mean.
+    marks: Box<[(u64, u32)]>,
+    panics: bool,
 }
 
 impl Members {
     /// Prepares `all` for picking. What `old` has and still holds (the turn, the ring) is carried over.
-    pub(super) fn new(all: Vec<Member>, balance: Balance, old: Option<&Members>) -> Self {
-        let ready: Box<[u32]> = (0u32..)
-            .zip(&all)
-            .filter(|(_, member)| member.weight > 0 && member.target.is_healthy())
-            .map(|(index, _)| index)
+    pub(super) fn new(all: Vec<Member>, spec: &UpstreamSpec, old: Option<&Members>) -> Self {
+        let Choice { ready, panics } = choice(&all, spec);
+        let shares: Vec<(u32, u32)> =
+            ready.iter().filter_map(|index| Some((*index, all.get(*index as usize)?.share()))).collect();
+        let mut marks: Vec<(u64, u32)> = all
+            .iter()
+            .zip(0u32..)
+            .filter_map(|(member, index)| Some((member.target.sticky_id()?, index)))
             .collect();
-        let weights: Vec<(u32, u32)> =
-            ready.iter().filter_map(|index| Some((*index, all.get(*index as usize)?.weight))).collect();
+        marks.sort_unstable();
         Members {
-            schedule: smooth_schedule(&weights),
+            schedule: smooth_schedule(&shares),
             turn: AtomicU64::new(old.map_or(0, |old| old.turn.load(Ordering::Relaxed))),
-            ring: (balance == Balance::Hash).then(|| Ring::reuse_or_build(&all, old)),
+            ring: (spec.balance == Balance::Hash).then(|| Ring::reuse_or_build(&all, old)),
+            is_ready: (0u32..).zip(&all).map(|(index, _)| ready.contains(&index)).collect(),
+            marks: marks.into(),
+            ready: ready.into(),
             all: all.into(),
-            ready,
+            panics,
         }
+    }
+
+    /// Whether ejected targets are used because too few others are left.
+    pub(super) fn panics(&self) -> bool {
+        self.panics
+    }
+
+    /// The one that a sticky cookie means, if it can be chosen.
+    pub(super) fn marked(&self, id: u64) -> Option<&Member> {
+        let at = self.marks.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let index = self.marks.get(at)?.1 as usize;
+        self.all.get(index).filter(|_| self.is_ready.get(index) == Some(&true))
     }
 
     /// Every target, drained and unhealthy ones included, in the order of the configuration.
@@ -97,9 +130,55 @@ impl Members {
         ring.into_iter()
             .flat_map(move |ring| ring.from(key))
             .take(RING_STEPS)
+            .filter(|index| self.is_ready.get(*index as usize) == Some(&true))
             .filter_map(|index| self.all.get(index as usize))
-            .filter(|member| member.target.is_healthy())
     }
+}
+
+/// Who can be chosen, by their numbers, and whether ejected ones are among them.
+struct Choice {
+    ready: Vec<u32>,
+    panics: bool,
+}
+
+/// Targets that are healthy and not ejected; backups when too few of the others are left; ejected ones when too few are left
+/// then: a target that fails some requests is better than none.
+fn choice(all: &[Member], spec: &UpstreamSpec) -> Choice {
+    let with_weight = || (0u32..).zip(all).filter(|(_, member)| member.weight > 0);
+    let of = |backup: bool, admits: fn(&Target) -> bool| -> Vec<u32> {
+        let chosen = with_weight().filter(|(_, member)| member.backup == backup && admits(&member.target));
+        chosen.map(|(index, _)| index).collect()
+    };
+    let usable = |target: &Target| target.is_healthy() && !target.is_ejected();
+    let mut ready = of(false, usable);
+    let primaries = with_weight().filter(|(_, member)| !member.backup).count();
+    if ready.is_empty() || is_below(ready.len(), primaries, spec.backup_below) {
+        let backups = of(true, usable);
+        if !backups.is_empty() {
+            ready.extend(backups);
+            ready.sort_unstable();
+            return Choice { ready, panics: false };
+        }
+    }
+    let healthy = of(false, Target::is_healthy);
+    let panic_below = spec.health.passive.as_ref().map_or(0, |passive| passive.panic_below);
+    let panics = healthy.len() > ready.len()
+        && (ready.is_empty() || is_below(ready.len(), healthy.len(), panic_below));
+    if panics {
+        return Choice { ready: healthy, panics };
+    }
+    match ready.is_empty() {
+        true => Choice {
+            panics: with_weight().any(|(_, member)| member.backup && member.target.is_healthy()),
+            ready: of(true, Target::is_healthy),
+        },
+        false => Choice { ready, panics },
+    }
+}
+
+/// Whether `part` is less than this many hundredths of a percent of `whole`.
+fn is_below(part: usize, whole: usize, share: u16) -> bool {
+    part * 10_000 < whole * usize::from(share)
 }
 
 /// One cycle of nginx's smooth weighted round robin: in every step each weight is added to its own account, the fullest

@@ -5,6 +5,9 @@
 //! appears, a weight is set, a check fails) builds a new one, which is rare; so a pick neither locks nor allocates.
 
 mod balance;
+mod breaker;
+mod budget;
+mod checks;
 pub mod client;
 mod conversation;
 mod dial;
@@ -17,16 +20,23 @@ mod health;
 pub mod http1;
 pub mod http2;
 mod members;
+mod outlier;
 mod peer;
 mod pool;
 mod resolver;
+mod revival;
 pub mod spec;
+mod states;
 mod status;
+mod sticky;
 mod target;
 mod tls;
 #[cfg(test)]
 mod tests;
+mod window;
 
+pub use breaker::{Breaker, Phase};
+pub use budget::{Budget, Spent};
 pub use client::{Answer, Client, ClientError, Limits};
 pub use conversation::{Conversation, Event, Fault, Framing, Outgoing, Part};
 pub use dial::Unreached;
@@ -44,14 +54,17 @@ use health::HealthChecks;
 use members::{Member, Members};
 use parking_lot::Mutex;
 use peer::Blueprint;
-use spec::{Address, HostRewrite, Probe};
+use revival::Revival;
+use spec::{Address, Probe, StickySpec};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use sticky::Mark;
 use target::{Gate, host_header};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// How often a pick tries again when others took the last free place of the target it chose.
 const RACES: usize = 3;
@@ -66,6 +79,12 @@ pub struct Upstream {
     /// Guards the making of a new `members`; holds the weights set by hand, by label.
     weights: Mutex<HashMap<Arc<str>, u32>>,
     gate: Gate,
+    breaker: Option<Arc<Breaker>>,
+    budget: Arc<Budget>,
+    /// Tells [`Revival`] that there is something to look after.
+    revive: Arc<Notify>,
+    /// Ejections of its targets since the start.
+    ejections: AtomicU64,
     membership: watch::Sender<()>,
     progress: watch::Sender<()>,
     health_changes: AtomicU64,
@@ -81,6 +100,8 @@ pub enum PickError {
     NoneHealthy,
     /// Every target, or the upstream as a whole, has as many requests under way as it may.
     Saturated,
+    /// The circuit breaker is open; after this time it may let somebody through.
+    Broken(Duration),
 }
 
 impl fmt::Display for PickError {
@@ -89,11 +110,21 @@ impl fmt::Display for PickError {
             PickError::NoTargets => "no target is known or every one is drained",
             PickError::NoneHealthy => "every target is unhealthy",
             PickError::Saturated => "every target has as many requests as it may",
+            PickError::Broken(_) => "the circuit breaker is open",
         })
     }
 }
 
 impl std::error::Error for PickError {}
+
+/// Where there shall be a target.
+struct Wanted {
+    place: Place,
+    /// Under which name it was found.
+    name: Option<Arc<str>>,
+    weight: u32,
+    backup: bool,
+}
 
 impl Upstream {
     /// Checks the spec and makes the upstream. Does no I/O and starts nothing: literal addresses can be picked at
@@ -113,7 +144,7 @@ impl Upstream {
             return Ok(Arc::clone(same));
         }
         let previous = previous.map(Arc::as_ref);
-        check(&spec)?;
+        checks::check(&spec)?;
         let blueprint = Blueprint::new(&spec)?;
         let watched: Vec<_> =
             spec.targets.iter().filter_map(|target| watch_name(&target.address, previous)).collect();
@@ -126,10 +157,18 @@ impl Upstream {
             if spec.health.probe != Probe::None {
                 tasks.push(Arc::new(HealthChecks::new(this, spec.name.as_str(), client)));
             }
+            let revive = Arc::new(Notify::new());
+            if spec.health.passive.is_some() || !spec.slow_start.is_zero() {
+                tasks.push(Arc::new(Revival::new(this, spec.name.as_str(), &revive)));
+            }
             let upstream = Upstream {
-                members: ArcSwap::from_pointee(Members::new(Vec::new(), spec.balance, None)),
+                members: ArcSwap::from_pointee(Members::new(Vec::new(), &spec, None)),
                 weights: Mutex::default(),
                 gate: previous.map_or_else(Gate::new, |previous| previous.gate.clone()),
+                breaker: breaker(&spec, previous),
+                budget: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.budget)),
+                ejections: AtomicU64::new(previous.map_or(0, Upstream::ejections)),
+                revive,
                 membership: watch::Sender::new(()),
                 progress: watch::Sender::new(()),
                 health_changes: AtomicU64::new(previous.map_or(0, Upstream::health_changes)),
@@ -165,8 +204,9 @@ impl Upstream {
         &self.tasks
     }
 
-    /// Chooses a target for one attempt. `key` decides under [`spec::Balance::Hash`] and is ignored otherwise; without
-    /// one, hashing falls back to round robin. Targets in `tried` are avoided while there are others.
+    /// Chooses a target for one attempt. `key` decides under [`spec::Balance::Hash`] and [`spec::Balance::StickyCookie`] and
+    /// is ignored otherwise; without one, they fall back to round robin. Targets in `tried` are avoided while there are
+    /// others.
     ///
     /// # Errors
     /// See [`PickError`].
@@ -175,6 +215,10 @@ impl Upstream {
         if members.ready_len() == 0 {
             return Err(nothing_ready(&members));
         }
+        let ticket = match &self.breaker {
+            None => None,
+            Some(breaker) => breaker.admit().map_err(PickError::Broken)?,
+        };
         let pool = &self.spec.pool;
         let mut pass = None;
         if pool.max > 0 {
@@ -189,7 +233,10 @@ impl Upstream {
                 chosen => chosen,
             };
             match Lease::take(&chosen.ok_or(PickError::Saturated)?.target, pool.per_target, pass) {
-                Ok(lease) => return Ok(lease),
+                Ok(mut lease) => {
+                    lease.set_ticket(ticket);
+                    return Ok(lease);
+                }
                 Err(unused) => pass = unused,
             }
         }
@@ -228,29 +275,33 @@ impl Upstream {
         self.first_check_done()
     }
 
-    /// Gives the targets at `label` (an address as [`Target::label`] prints it) another weight until the next reload
-    /// that changes the upstream; 0 drains. Returns whether there is such a target.
-    pub fn set_weight(&self, label: &str, weight: u32) -> bool {
-        let known = self.targets().into_iter().find(|target| &**target.label() == label);
-        let Some(target) = known else { return false };
-        self.weights.lock().insert(Arc::clone(target.label()), weight);
-        self.members_changed();
-        true
-    }
-
     /// Every target, drained and unhealthy ones included, in the order of the configuration.
     pub fn targets(&self) -> Vec<Arc<Target>> {
         self.members.load().all().iter().map(|member| Arc::clone(&member.target)).collect()
     }
 
-    /// Every target with its present weight.
-    pub fn weighted_targets(&self) -> Vec<(Arc<Target>, u32)> {
-        self.members.load().all().iter().map(|member| (Arc::clone(&member.target), member.weight)).collect()
+    fn members(&self) -> Arc<Members> {
+        self.members.load_full()
     }
 
     /// Changes of health of its targets since the start.
     pub fn health_changes(&self) -> u64 {
         self.health_changes.load(Ordering::Relaxed)
+    }
+
+    /// Its circuit breaker, if it has one.
+    pub fn breaker(&self) -> Option<&Arc<Breaker>> {
+        self.breaker.as_ref()
+    }
+
+    /// What limits its retries.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The cookie that keeps clients with their target, if there is one.
+    pub fn sticky(&self) -> Option<&StickySpec> {
+        self.spec.sticky.as_ref()
     }
 
     /// Failed look-ups of its names since the start.
@@ -271,16 +322,6 @@ impl Upstream {
         self.membership.subscribe()
     }
 
-    fn members_changed(&self) {
-        self.rebuild(&[]);
-        self.membership.send_replace(());
-    }
-
-    fn health_changed(&self) {
-        self.health_changes.fetch_add(1, Ordering::Relaxed);
-        self.rebuild(&[]);
-    }
-
     fn made_progress(&self) {
         self.progress.send_replace(());
     }
@@ -291,7 +332,7 @@ impl Upstream {
         let weights = self.weights.lock();
         let old = self.members.load_full();
         let mut all: Vec<Member> = Vec::new();
-        for (place, name, weight) in self.wanted() {
+        for Wanted { place, name, weight, backup } in self.wanted() {
             let is_it =
                 |member: &Member| *member.target.place() == place && member.target.name() == name.as_ref();
             if let Some(twice) = all.iter_mut().find(|member| is_it(member)) {
@@ -301,34 +342,56 @@ impl Upstream {
             let target = match old.all().iter().chain(inherited).find(|member| is_it(member)) {
                 Some(member) => Arc::clone(&member.target),
                 None => match self.make(&place, name) {
-                    Ok(target) => Arc::new(target),
+                    Ok(target) => {
+                        if !old.all().is_empty() || !inherited.is_empty() {
+                            target.start_slowly();
+                        }
+                        Arc::new(target)
+                    }
                     Err(cause) => {
                         log::error!("upstream `{}`: target {place} is left out: {cause}", self.spec.name);
                         continue;
                     }
                 },
             };
-            all.push(Member { target, weight });
+            let ramp = self.ramp(&target);
+            all.push(Member { target, weight, ramp, backup });
         }
         for member in &mut all {
             member.weight = weights.get(member.target.label()).copied().unwrap_or(member.weight);
         }
-        self.members.store(Arc::new(Members::new(all, self.spec.balance, Some(&old))));
+        let made = Members::new(all, &self.spec, Some(&old));
+        self.announce_panic(&old, &made);
+        self.members.store(Arc::new(made));
     }
 
-    /// Where there shall be a target, under which name, with which weight.
-    fn wanted(&self) -> Vec<(Place, Option<Arc<str>>, u32)> {
+    /// Where there shall be targets.
+    fn wanted(&self) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         for target in &self.spec.targets {
+            let (weight, backup) = (target.weight, target.backup);
             match &target.address {
-                Address::Ip(address) => wanted.push((Place::Inet(*address), None, target.weight)),
-                Address::Unix(path) => wanted.push((Place::Unix(path.as_path().into()), None, target.weight)),
+                Address::Ip(address) => {
+                    wanted.push(Wanted { place: Place::Inet(*address), name: None, weight, backup });
+                }
+                Address::Unix(path) => {
+                    wanted.push(Wanted {
+                        place: Place::Unix(path.as_path().into()),
+                        name: None,
+                        weight,
+                        backup,
+                    });
+                }
                 Address::Name { host, port } => {
                     let watched =
                         self.watched.iter().find(|watched| watched.host == *host && watched.port == *port);
                     let addresses = watched.map(|watched| watched.addresses()).unwrap_or_default();
-                    let place = |address| (Place::Inet(address), Some(Arc::clone(host)), target.weight);
-                    wanted.extend(addresses.into_iter().map(place));
+                    wanted.extend(addresses.into_iter().map(|address| Wanted {
+                        place: Place::Inet(address),
+                        name: Some(Arc::clone(host)),
+                        weight,
+                        backup,
+                    }));
                 }
             }
         }
@@ -339,7 +402,8 @@ impl Upstream {
         let peer = self.blueprint.peer(place, name.as_deref())?;
         let host = host_header(&self.spec.host, place, name.as_deref(), self.is_tls())?;
         let pool = Pool::new(self.blueprint.dial(place, name.as_deref())?, self.spec.pool.idle);
-        Ok(Target::new(place.clone(), name, peer, host, pool))
+        let mark = self.spec.sticky.as_ref().map(|sticky| Mark::new(sticky, place, name.as_deref()));
+        Ok(Target::new(place.clone(), name, peer, host, pool, mark))
     }
 
     fn is_made_from(&self, spec: &UpstreamSpec, resolver: &Arc<Resolver>) -> bool {
@@ -353,6 +417,7 @@ impl Upstream {
             && self.spec.tls == spec.tls
             && self.spec.host == spec.host
             && self.spec.health == spec.health
+            && self.spec.sticky == spec.sticky
     }
 }
 
@@ -371,41 +436,12 @@ fn watch_name(address: &Address, previous: Option<&Upstream>) -> Option<Arc<Watc
     Some(Arc::new(Watched::new(Arc::clone(host), *port, known)))
 }
 
-/// What can be told before anything is built.
-fn check(spec: &UpstreamSpec) -> Result<(), String> {
-    if spec.targets.is_empty() {
-        return Err("no targets\nhelp: write for example `targets: [\"127.0.0.1:3000\"]`".to_owned());
-    }
-    if spec.health.probe != Probe::None {
-        if spec.health.every.is_zero() || spec.health.timeout.is_zero() {
-            return Err("`every` and `timeout` of a health check must be longer than 0s".to_owned());
-        }
-        if spec.health.up == 0 || spec.health.down == 0 {
-            return Err("`up` and `down` of a health check must be at least 1".to_owned());
-        }
-    }
-    if let HostRewrite::Literal(host) = &spec.host
-        && host.parse::<http::uri::Authority>().is_err()
-    {
-        return Err(format!(
-            "`{host}` cannot be a Host header\nhelp: write a name, with a port if it needs one"
-        ));
-    }
-    check_probe(&spec.health.probe)
-}
-
-fn check_probe(probe: &Probe) -> Result<(), String> {
-    let Probe::Http { path, host, expect, .. } = probe else { return Ok(()) };
-    if !path.starts_with('/') || path.parse::<http::uri::PathAndQuery>().is_err() {
-        return Err(format!("`{path}` is not a path to probe\nhelp: write for example `GET /healthz`"));
-    }
-    if let Some(host) = host.as_ref().filter(|host| host.parse::<http::uri::Authority>().is_err()) {
-        return Err(format!("`{host}` cannot be a Host header"));
-    }
-    match expect.iter().find(|status| !(200..=599).contains(*status)) {
-        Some(status) => Err(format!("a probe cannot expect status {status}\nhelp: from 200 to 599")),
-        None => Ok(()),
-    }
+/// The breaker, with what it has learnt if its rules are the same.
+fn breaker(spec: &UpstreamSpec, previous: Option<&Upstream>) -> Option<Arc<Breaker>> {
+    let rules = spec.breaker?;
+    let known = previous.and_then(|previous| previous.breaker.clone());
+    let same = known.filter(|known| *known.spec() == rules);
+    Some(same.unwrap_or_else(|| Breaker::new(spec.name.clone(), rules)))
 }
 
 fn nothing_ready(members: &Members) -> PickError {

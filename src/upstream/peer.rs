@@ -251,7 +251,7 @@ mod tests {
     use pingora::upstreams::peer::Peer;
 
     fn spec(target: &str, protocol: Protocol, tls: Option<TlsSpec>) -> UpstreamSpec {
-        let targets = vec![TargetSpec { address: target.parse().unwrap(), weight: 1 }];
+        let targets = vec![TargetSpec { address: target.parse().unwrap(), weight: 1, backup: false }];
         UpstreamSpec { protocol, tls, ..UpstreamSpec::new("app".parse().unwrap(), targets) }
     }
 

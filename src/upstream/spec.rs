@@ -1,6 +1,6 @@
 //! What an upstream is made from: plain values, read from the configuration and compared on reload.
 
-use crate::value::Name;
+use crate::value::{Name, Trigger, Triggers, Trouble};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +19,15 @@ pub struct UpstreamSpec {
     pub protocol: Protocol,
     /// How one target is chosen among many.
     pub balance: Balance,
+    /// The cookie, when it is chosen by one.
+    pub sticky: Option<StickySpec>,
+    /// Below which share of the other targets that can be used backups are used, too; hundredths of a percent. With 0 they
+    /// are when there is no other.
+    pub backup_below: u16,
+    /// How long a target that is new or healthy again takes to get its whole share; zero is at once.
+    pub slow_start: Duration,
+    /// The circuit breaker.
+    pub breaker: Option<BreakerSpec>,
     /// The `Host` a target sees.
     pub host: HostRewrite,
     /// TLS to every target, or cleartext.
@@ -41,6 +50,10 @@ impl UpstreamSpec {
             targets,
             protocol: Protocol::default(),
             balance: Balance::default(),
+            sticky: None,
+            backup_below: 0,
+            slow_start: Duration::ZERO,
+            breaker: None,
             host: HostRewrite::default(),
             tls: None,
             health: HealthSpec::default(),
@@ -58,6 +71,8 @@ pub struct TargetSpec {
     pub address: Address,
     /// Its share of the requests against its siblings; each address behind a name gets it. 0 drains: never chosen.
     pub weight: u32,
+    /// Whether it is only used when others are not to be had.
+    pub backup: bool,
 }
 
 /// Where a target is.
@@ -175,6 +190,8 @@ pub enum Balance {
     P2cEwma,
     /// Always the same target for the same key. What the key is, the route's caller knows.
     Hash,
+    /// The target that a cookie of the gateway names; without one, round robin.
+    StickyCookie,
 }
 
 impl Balance {
@@ -185,6 +202,84 @@ impl Balance {
             Balance::LeastConn => "least_conn",
             Balance::P2cEwma => "p2c_ewma",
             Balance::Hash => "hash",
+            Balance::StickyCookie => "sticky_cookie",
+        }
+    }
+}
+
+/// A cookie that keeps a client with its target.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct StickySpec {
+    /// The upstream's name, so that a cookie says nothing about targets of others.
+    pub upstream: Arc<str>,
+    /// The cookie's name.
+    pub name: Arc<str>,
+    /// How long the client keeps it; `None` is until it is closed.
+    pub ttl: Option<Duration>,
+    /// Where it is sent back.
+    pub path: Arc<str>,
+    /// Whether it is sent back over TLS only; `None` is when it was set over TLS.
+    pub secure: Option<bool>,
+    /// Whether it is sent back from other sites.
+    pub same_site: SameSite,
+    /// Makes its values unguessable.
+    pub secret: Option<Arc<[u8]>>,
+}
+
+// By hand: the secret must not reach a log through `{:?}`.
+impl std::fmt::Debug for StickySpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StickySpec").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Whether a cookie is sent back with requests that another site has caused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SameSite {
+    /// Never.
+    Strict,
+    /// When the other site links to this one.
+    #[default]
+    Lax,
+    /// Always; over TLS only.
+    None,
+}
+
+impl SameSite {
+    /// The attribute's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SameSite::Strict => "Strict",
+            SameSite::Lax => "Lax",
+            SameSite::None => "None",
+        }
+    }
+}
+
+/// When the circuit breaker opens and closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BreakerSpec {
+    /// The share of failed attempts that opens it, in hundredths of a percent.
+    pub error_rate: u16,
+    /// With fewer attempts within the window it stays closed.
+    pub min_requests: u32,
+    /// The time that is looked at.
+    pub window: Duration,
+    /// How long it stays open before probes are let through.
+    pub open: Duration,
+    /// How many probes must succeed to close it.
+    pub probes: u32,
+}
+
+impl Default for BreakerSpec {
+    fn default() -> Self {
+        BreakerSpec {
+            error_rate: 5_000,
+            min_requests: 20,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(15),
+            probes: 3,
         }
     }
 }
@@ -249,6 +344,8 @@ pub struct HealthSpec {
     pub up: u32,
     /// Failures in a row that make a healthy target unhealthy.
     pub down: u32,
+    /// What requests themselves show.
+    pub passive: Option<PassiveSpec>,
 }
 
 impl Default for HealthSpec {
@@ -259,6 +356,39 @@ impl Default for HealthSpec {
             timeout: Duration::from_secs(1),
             up: 2,
             down: 3,
+            passive: Some(PassiveSpec::default()),
+        }
+    }
+}
+
+/// When a target is left alone because of what requests have shown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PassiveSpec {
+    /// What counts as a failure.
+    pub on: Triggers,
+    /// Failures in a row that eject a target.
+    pub failures: u32,
+    /// The time within which they must happen.
+    pub within: Duration,
+    /// How long the first ejection lasts; each further one lasts that much longer.
+    pub eject: Duration,
+    /// Most targets that are ejected at a time, in hundredths of a percent.
+    pub max_ejected: u16,
+    /// When fewer targets than this could be used, ejected ones are used as well; hundredths of a percent.
+    pub panic_below: u16,
+}
+
+impl Default for PassiveSpec {
+    fn default() -> Self {
+        let statuses = [502, 503, 504].map(Trouble::Status);
+        let triggers = [Trouble::Connect, Trouble::Reset, Trouble::Timeout].into_iter().chain(statuses);
+        PassiveSpec {
+            on: Triggers::new(&triggers.map(Trigger::Is).collect::<Vec<_>>()),
+            failures: 5,
+            within: Duration::from_secs(10),
+            eject: Duration::from_secs(30),
+            max_ejected: 5_000,
+            panic_below: 5_000,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! One place requests go to, with everything that is known about it, and the [`Lease`] a request holds on it.
 
+use super::breaker::Ticket;
 use super::ewma::{PeakEwma, clock};
+use super::outlier::Record;
 use super::pool::Pool;
 use super::spec::{HealthSpec, HostRewrite};
+use super::sticky::Mark;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::upstreams::peer::HttpPeer;
@@ -12,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 /// Tells targets apart for as long as the process runs. An address that leaves and returns gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +61,10 @@ pub struct Target {
     healthy: AtomicBool,
     checked: AtomicBool,
     health: Mutex<Health>,
+    pub(super) record: Record,
+    /// Since when it is there or there again, while it starts slowly.
+    starting: Mutex<Option<Instant>>,
+    mark: Option<Mark>,
 }
 
 /// What the checks have found so far.
@@ -79,6 +87,7 @@ impl Target {
         peer: HttpPeer,
         host: Option<HeaderValue>,
         pool: Arc<Pool>,
+        mark: Option<Mark>,
     ) -> Self {
         Target {
             id: TargetId::next(),
@@ -98,6 +107,9 @@ impl Target {
                 against: 0,
                 proven: false,
             }),
+            record: Record::default(),
+            starting: Mutex::default(),
+            mark,
         }
     }
 
@@ -152,6 +164,36 @@ impl Target {
         self.checked.load(Ordering::Relaxed)
     }
 
+    /// Whether it is left alone because requests to it have failed.
+    pub fn is_ejected(&self) -> bool {
+        self.record.is_out()
+    }
+
+    /// `Set-Cookie` that keeps a client with it, where there is such a cookie.
+    pub fn sticky_field(&self, tls: bool) -> Option<&HeaderValue> {
+        self.mark.as_ref()?.field(tls)
+    }
+
+    /// What a cookie says that stands for it.
+    pub fn sticky_id(&self) -> Option<u64> {
+        self.mark.as_ref().map(|mark| mark.id)
+    }
+
+    /// Begins a slow start.
+    pub(super) fn start_slowly(&self) {
+        *self.starting.lock() = Some(Instant::now());
+    }
+
+    /// Since when it starts slowly, if it does.
+    pub(super) fn starting(&self) -> Option<Instant> {
+        *self.starting.lock()
+    }
+
+    /// Ends a slow start.
+    pub(super) fn has_started(&self) {
+        *self.starting.lock() = None;
+    }
+
     /// Peak EWMA of the time to the first byte in milliseconds, once something has been measured.
     pub fn ewma_ms(&self) -> Option<f64> {
         self.ewma.micros(clock()).map(|micros| micros / 1000.0)
@@ -196,6 +238,11 @@ impl Target {
             health.reason.clear();
         }
         self.healthy.store(good, Ordering::Relaxed);
+        if good {
+            // What failed before it was found down says nothing about now.
+            self.record.pardon(Instant::now());
+            self.start_slowly();
+        }
         Some(good)
     }
 
@@ -287,12 +334,27 @@ impl Drop for Pass {
 pub struct Lease {
     target: Arc<Target>,
     _pass: Option<Pass>,
+    ticket: Option<Ticket>,
 }
 
 impl Lease {
     /// Takes a place at `target` unless `limit` are taken; 0 is unlimited.
     pub(super) fn take(target: &Arc<Target>, limit: u32, pass: Option<Pass>) -> Result<Self, Option<Pass>> {
-        if target.enter(limit) { Ok(Lease { target: Arc::clone(target), _pass: pass }) } else { Err(pass) }
+        if target.enter(limit) {
+            Ok(Lease { target: Arc::clone(target), _pass: pass, ticket: None })
+        } else {
+            Err(pass)
+        }
+    }
+
+    /// Makes it a probe of the circuit breaker.
+    pub(super) fn set_ticket(&mut self, ticket: Option<Ticket>) {
+        self.ticket = ticket;
+    }
+
+    /// What is to be told how the probe ended, if it is one.
+    pub(super) fn take_ticket(&mut self) -> Option<Ticket> {
+        self.ticket.take()
     }
 
     /// The target.
@@ -331,7 +393,7 @@ mod tests {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let peer = HttpPeer::new(address, false, String::new());
         let dial = Dial::new(Place::Inet(address), None, Versions::Http1);
-        Target::new(Place::Inet(address), None, peer, None, Pool::new(dial, Duration::ZERO))
+        Target::new(Place::Inet(address), None, peer, None, Pool::new(dial, Duration::ZERO), None)
     }
 
     fn run(target: &Target, results: &str) -> Vec<Option<bool>> {

@@ -17,6 +17,7 @@ mod secret;
 mod spanned;
 mod template;
 mod text;
+mod trouble;
 
 pub use cidr::{Cidr, Networks};
 pub use flexible::{ONE_OR_MANY, OneOrMany, OrNone, Short};
@@ -35,3 +36,4 @@ pub use secret::Secret;
 pub use spanned::{Map, SPANNED, Spanned};
 pub use template::{Part, Template};
 pub(crate) use text::text_value;
+pub use trouble::{Trigger, Triggers, Trouble};

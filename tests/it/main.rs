@@ -23,6 +23,7 @@ mod proxy;
 mod redis;
 mod reload;
 mod relay;
+mod resilience;
 mod signals;
 mod systemd;
 mod tidy;

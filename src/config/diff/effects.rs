@@ -9,12 +9,13 @@ const AT_START: &[&str] =
     &["process.threads", "process.user", "process.resolver", "admin.bind", "telemetry.access_log.to"];
 
 /// Settings that a route takes from farther away when it has none of its own.
-const INHERITED: [&str; 13] = [
+const INHERITED: [&str; 14] = [
     "auth",
     "limits",
     "cors",
     "ip",
     "timeouts",
+    "retry",
     "body",
     "cache",
     "concurrency",

@@ -10,8 +10,10 @@ const ONLY_KEY: &[(&str, &str)] =
 pub(super) fn shortened(name: &str, plain: Plain) -> Plain {
     let plain = match (name, plain) {
         ("Target", Plain::Map(mut keys)) => {
-            if keys.get("weight").and_then(Plain::text) == Some("1") {
-                keys.remove("weight");
+            for (key, default) in [("weight", "1"), ("backup", "false")] {
+                if keys.get(key).and_then(Plain::text) == Some(default) {
+                    keys.remove(key);
+                }
             }
             Plain::Map(keys)
         }

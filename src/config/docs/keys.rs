@@ -274,7 +274,8 @@ fn paragraphs(purpose: &str, own: &str) -> Vec<String> {
     const SHORT: usize = 32;
     let says_more = own.len() > purpose.len();
     let purpose = (!says_more || purpose.len() > SHORT).then(|| defaults::split(purpose).0);
-    purpose.into_iter().chain(says_more.then(|| own.to_owned())).collect()
+    let all = purpose.into_iter().chain(says_more.then(|| own.to_owned()));
+    all.filter(|paragraph| !paragraph.is_empty()).collect()
 }
 
 /// The words with a syntax of their own, by the patterns that the schema has for them.

@@ -247,6 +247,7 @@ fn families() -> Vec<Family> {
     metrics.touch_cache();
     metrics.touch_tls();
     metrics.touch_traffic();
+    metrics.touch_resilience();
     metrics.config_loaded("hash", "version");
     let text = metrics.render(|_| {});
     read_families(&String::from_utf8_lossy(&text))
@@ -326,6 +327,11 @@ fn admin() -> String {
                     "PUT /config",
                     "Another configuration instead, written to the file, too, or only until the next reload with \
                      `?ephemeral=1`; `?dry_run=1` as above. `If-Match` must have the entity tag of `GET /config`."
+                ),
+                (
+                    "POST /upstreams/NAME/drain",
+                    "What `tollgate upstream drain` does, with `?target=ADDRESS` for one target; `undrain` likewise, and `weight` with \
+                     `&weight=N`. The answer is the upstream as it is then."
                 ),
                 (
                     "POST /upgrade",

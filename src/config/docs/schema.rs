@@ -232,7 +232,7 @@ mod tests {
     fn inherited_keys_are_described_on_every_level() {
         let all = schema();
         for level in ["Defaults", "Api", "Route"] {
-            for key in ["auth", "ip", "timeouts", "body", "cache", "request", "response"] {
+            for key in ["auth", "ip", "timeouts", "retry", "body", "cache", "request", "response"] {
                 let description = all.pointer(&format!("/$defs/{level}/properties/{key}/description"));
                 assert!(description.is_some_and(|text| text.as_str().unwrap().len() > 20), "{level}.{key}");
             }

@@ -8,12 +8,13 @@ use super::built_in_entry;
 use crate::value::Spanned;
 
 /// The inherited settings.
-const INHERITED: [&str; 13] = [
+const INHERITED: [&str; 14] = [
     "auth",
     "limits",
     "cors",
     "ip",
     "timeouts",
+    "retry",
     "body",
     "cache",
     "concurrency",
@@ -28,7 +29,7 @@ const INHERITED: [&str; 13] = [
 const MERGED: [&str; 2] = ["request", "response"];
 
 /// Those that hold something even if nobody says anything.
-const NEVER_ABSENT: [&str; 3] = ["timeouts", "body", "request"];
+const NEVER_ABSENT: [&str; 4] = ["timeouts", "retry", "body", "request"];
 
 /// Header rules in the order in which they are applied.
 const HEADER_RULES: [&str; 6] = ["preset", "remove", "rename", "default", "set", "add"];

@@ -129,8 +129,8 @@ impl Attempt {
 }
 
 pub(super) struct UpstreamSeries {
-    families: Arc<Families>,
-    name: Box<str>,
+    pub(super) families: Arc<Families>,
+    pub(super) name: Box<str>,
     duration: OnceLock<Histogram>,
     attempts: [OnceLock<IntCounter>; Attempt::COUNT],
 }

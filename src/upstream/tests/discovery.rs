@@ -64,7 +64,7 @@ async fn names_are_followed_and_the_last_good_addresses_kept() {
     let supervisor = run(&upstream);
     assert!(upstream.warm(Duration::from_secs(10)).await);
     assert_eq!(labels(&upstream), ["10.0.0.1:80", "10.0.0.2:80"]);
-    assert_eq!(upstream.weighted_targets()[0].1, 2, "the weight is each address's");
+    assert_eq!(upstream.members().all()[0].weight, 2, "the weight is each address's");
     assert_eq!(upstream.targets()[0].name().map(|name| &**name), Some("app.test"));
     let stays = upstream.targets()[1].id();
 

@@ -4,6 +4,7 @@ mod client;
 mod discovery;
 mod health;
 mod picks;
+mod states;
 mod tls;
 
 use super::spec::{Balance, ClientCert, DiscoverySpec, HealthSpec, PoolSpec, Protocol, TargetSpec, TlsSpec};
@@ -30,8 +31,11 @@ fn resolver(servers: &[SocketAddr]) -> Arc<Resolver> {
 }
 
 fn spec(balance: Balance, targets: &[(&str, u32)]) -> UpstreamSpec {
-    let target =
-        |(address, weight): &(&str, u32)| TargetSpec { address: address.parse().unwrap(), weight: *weight };
+    let target = |(address, weight): &(&str, u32)| TargetSpec {
+        address: address.parse().unwrap(),
+        weight: *weight,
+        backup: false,
+    };
     let targets = targets.iter().map(target).collect();
     UpstreamSpec { balance, ..UpstreamSpec::new("app".parse().unwrap(), targets) }
 }
@@ -97,7 +101,7 @@ async fn http1(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> (Sock
 fn checked(address: SocketAddr, probe: Probe) -> UpstreamSpec {
     let mut spec = spec(Balance::RoundRobin, &[(&address.to_string(), 1)]);
     let every = Duration::from_millis(20);
-    spec.health = HealthSpec { probe, every, timeout: Duration::from_secs(5), up: 2, down: 3 };
+    spec.health = HealthSpec { probe, every, timeout: Duration::from_secs(5), up: 2, down: 3, passive: None };
     spec
 }
 
@@ -121,7 +125,7 @@ const LIMITS: Limits = Limits { total: Duration::from_secs(5), max_body: 1024 };
 
 fn named(target: &str) -> UpstreamSpec {
     let mut spec = spec(Balance::RoundRobin, &[(target, 2)]);
-    spec.health.probe = Probe::None;
+    (spec.health.probe, spec.health.passive) = (Probe::None, None);
     spec.discovery =
         DiscoverySpec { min: Duration::from_millis(100), max: Duration::from_secs(60), ..spec.discovery };
     spec

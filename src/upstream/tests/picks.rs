@@ -1,6 +1,7 @@
 //! Who is chosen, and what a request holds.
 
 use super::*;
+use crate::upstream::spec::HostRewrite;
 
 #[test]
 fn round_robin_is_smooth_and_exact() {
@@ -33,10 +34,10 @@ fn weight_zero_is_drained_and_all_zero_is_nobody() {
 #[test]
 fn weights_can_be_set_by_hand() {
     let upstream = make(spec(Balance::RoundRobin, &THREE));
-    assert!(upstream.set_weight("10.0.0.1:1", 0));
-    assert!(!upstream.set_weight("10.0.0.1:9", 1));
+    assert!(upstream.set_weight("10.0.0.1:1", Some(0)));
+    assert!(!upstream.set_weight("10.0.0.1:9", Some(1)));
     assert!(!picks(&upstream, 12).contains('1'));
-    assert!(upstream.set_weight("10.0.0.1:1", 2));
+    assert!(upstream.set_weight("10.0.0.1:1", Some(2)));
     assert_eq!(picks(&upstream, 12).matches('1').count(), 6);
 }
 
@@ -132,7 +133,7 @@ fn hashing_is_stable_when_health_flips() {
         before.iter().filter(|owner| **owner == names[5]).count(),
         "only the keys of the one that left move"
     );
-    assert!(upstream.set_weight(&names[5], 0));
+    assert!(upstream.set_weight(&names[5], Some(0)));
     assert_eq!(owners(&upstream), fewer, "draining is leaving");
 }
 
@@ -272,7 +273,7 @@ fn a_reload_keeps_what_is_known_of_unchanged_targets() {
     assert_eq!(new.targets()[1].in_flight(), 1, "the request of before still counts");
     drop(held);
     assert_eq!(new.targets()[1].in_flight(), 0);
-    assert_eq!(old.weighted_targets()[0].1, 1, "the running upstream is untouched");
+    assert_eq!(old.members().all()[0].weight, 1, "the running upstream is untouched");
 
     changed.health.probe = Probe::None;
     assert!(remake(changed).targets()[0].is_healthy(), "checked otherwise: nothing is known");
