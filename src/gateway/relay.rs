@@ -28,6 +28,17 @@ use std::time::Duration;
 /// How many parts of an answer go to the client at once.
 const PARTS: usize = 16;
 
+/// How often a connection that the target was giving up is replaced within one attempt.
+const REPLACED: usize = 3;
+
+/// How an attempt has ended.
+enum Tried {
+    /// With an answer, of which nothing has gone to the client yet if it is held back.
+    Answered(Option<Box<Held>>),
+    /// Without one; another attempt is to be made.
+    Failed,
+}
+
 /// How an attempt ended that did not bring an answer.
 enum End {
     /// The client went away, or what it sends is not acceptable.
@@ -86,48 +97,84 @@ impl Context {
             let lease = self.attempts.hold(&route, &mut self.exchange);
             let pool = lease.map(|lease| lease.target().pool().clone());
             let pool = pool.map_err(|problem| self.refuse(problem))?;
-            // Only HTTP/1.1 changes protocols; to others the request is one that asks for nothing (RFC 9110 section 7.8).
-            let upgrade = self.websocket && pool.has_http1();
+            if let Tried::Answered(held) = self.attempt(session, &route, pool).await? {
+                return Ok(held);
+            }
+        }
+    }
+
+    /// Has the request answered by the target that is held.
+    async fn attempt(
+        &mut self,
+        session: &mut Session,
+        route: &Route,
+        pool: Arc<Pool>,
+    ) -> pingora::Result<Tried> {
+        // Only HTTP/1.1 changes protocols; to others the request is one that asks for nothing (RFC 9110 section 7.8).
+        let upgrade = self.websocket && pool.has_http1();
+        let mut replaced = 0;
+        loop {
             let request = match self.outgoing(session, upgrade) {
                 Ok(request) => request,
-                Err(problem) => return Err(self.give_up(&route, problem)),
+                Err(problem) => return Err(self.give_up(route, problem)),
             };
-            let Some(mut target) = self.connection(&route, &pool, upgrade).await? else { continue };
+            let Some(mut target) = self.connection(route, &pool, upgrade).await? else {
+                return Ok(Tried::Failed);
+            };
             target.begin(request);
             if upgrade {
                 target.offer(forward::WEBSOCKET);
             }
-            match self.ask(session, &mut target, &route).await {
+            let end = match self.ask(session, &mut target, route).await {
                 Ok(Course::Head(head, ends)) => {
-                    return Ok(Some(Box::new(Held { head: *head, ends, target, pool })));
+                    return Ok(Tried::Answered(Some(Box::new(Held { head: *head, ends, target, pool }))));
                 }
                 Ok(Course::Over) => {
                     match target.is_switched() {
                         true => self.switched = target.switched().map(Box::new),
                         false => pool.put(target),
                     }
-                    return Ok(None);
+                    return Ok(Tried::Answered(None));
                 }
-                Err(End::Client(error)) => {
-                    let kind = self.blame(&error);
-                    self.attempts.failed(&route, &mut self.exchange, kind);
-                    return Err(error);
+                Err(end) => end,
+            };
+            if replaced == REPLACED || !may_replace(session, &target, &end) {
+                return self.failed(session, route, (target, &pool), end);
+            }
+            replaced += 1;
+        }
+    }
+
+    /// Ends an attempt that brought no answer.
+    fn failed(
+        &mut self,
+        session: &Session,
+        route: &Route,
+        (mut target, pool): (Conversation, &Pool),
+        end: End,
+    ) -> pingora::Result<Tried> {
+        match end {
+            End::Client(error) => {
+                let kind = self.blame(&error);
+                self.attempts.failed(route, &mut self.exchange, kind);
+                Err(error)
+            }
+            End::Dismissed(status) => {
+                self.attempts.dismissed(route, &mut self.exchange, status);
+                // What is not there yet of the answer is not worth waiting for; then the connection is closed.
+                while let Ok(Some(_)) = target.buffered() {}
+                pool.put(target);
+                Ok(Tried::Failed)
+            }
+            End::Target(kind) => {
+                if kind == Kind::UPSTREAM_TIMEOUT {
+                    target.doubt();
                 }
-                Err(End::Dismissed(status)) => {
-                    self.attempts.dismissed(&route, &mut self.exchange, status);
-                    // What is not there yet of the answer is not worth waiting for; then the connection is closed.
-                    while let Ok(Some(_)) = target.buffered() {}
-                    pool.put(target);
-                }
-                Err(End::Target(kind)) => {
-                    if kind == Kind::UPSTREAM_TIMEOUT {
-                        target.doubt();
-                    }
-                    let failed = self.failure(session, &target, kind);
-                    self.attempts.failed(&route, &mut self.exchange, kind);
-                    if !failed.is_some_and(|failed| self.attempts.goes_on(&route, &self.exchange, failed)) {
-                        return Err(self.refuse(kind));
-                    }
+                let failed = self.failure(session, &target, kind);
+                self.attempts.failed(route, &mut self.exchange, kind);
+                match failed.is_some_and(|failed| self.attempts.goes_on(route, &self.exchange, failed)) {
+                    true => Ok(Tried::Failed),
+                    false => Err(self.refuse(kind)),
                 }
             }
         }
@@ -474,6 +521,11 @@ impl From<Fault> for End {
     fn from(fault: Fault) -> End {
         End::Target(outcome::fault(fault))
     }
+}
+
+/// Whether a request goes over another connection to the same target, because the one that it had was being given up.
+fn may_replace(session: &Session, target: &Conversation, end: &End) -> bool {
+    matches!(end, End::Target(_)) && target.is_left_behind() && is_kept(session)
 }
 
 /// Whether the request is a call that may be a conversation (gRPC).

@@ -174,6 +174,15 @@ impl Conversation {
         }
     }
 
+    /// Whether it has not because it was giving the connection up, not because of the request: then another connection will
+    /// do.
+    pub fn is_left_behind(&self) -> bool {
+        match self {
+            Conversation::Http1(_) => false,
+            Conversation::Http2(stream) => stream.is_left_behind(),
+        }
+    }
+
     /// Notes that the target was silent for too long: a connection that others share is looked into before it gets more.
     pub fn doubt(&self) {
         if let Conversation::Http2(stream) = self {

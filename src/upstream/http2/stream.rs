@@ -31,6 +31,7 @@ pub struct Stream {
     used: bool,
     heard: bool,
     untouched: bool,
+    left_behind: bool,
     // Last, so that the stream is closed when its place is free.
     seat: Seat,
 }
@@ -69,6 +70,7 @@ impl Stream {
             used,
             heard: false,
             untouched: false,
+            left_behind: false,
             seat,
         }
     }
@@ -86,6 +88,11 @@ impl Stream {
     /// Whether the target has said that it has not looked at the request (RFC 9113 section 8.7), or it was not even sent.
     pub fn is_untouched(&self) -> bool {
         self.untouched
+    }
+
+    /// Whether it was not looked at because the connection was given up meanwhile.
+    pub fn is_left_behind(&self) -> bool {
+        self.left_behind
     }
 
     /// Whether there is something to be sent.
@@ -125,7 +132,7 @@ impl Stream {
             }
             Err(error) => {
                 let unsayable = error.reason().is_none() && !error.is_io();
-                self.untouched = !unsayable;
+                (self.untouched, self.left_behind) = (!unsayable, !unsayable);
                 self.stillborn = Some(if unsayable { Fault::Unsayable } else { Fault::Closed });
             }
         }
@@ -252,7 +259,8 @@ impl Stream {
         }
         let refused = reset && error.reason() == Some(Reason::REFUSED_STREAM);
         // A connection that ends says which streams it has not looked at; only those fail with its last word.
-        self.untouched = !self.heard && (refused || error.is_remote() && error.is_go_away());
+        self.left_behind = !self.heard && error.is_remote() && error.is_go_away();
+        self.untouched = self.left_behind || !self.heard && refused;
         Err(match error.is_library() {
             true => Fault::Invalid("the answer is not HTTP/2"),
             false => Fault::Closed,

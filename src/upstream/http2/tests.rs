@@ -157,7 +157,7 @@ async fn a_connection_that_leaves_says_what_it_has_not_looked_at() {
     let last_and_reason = [0, 0, 0, 1, 0, 0, 0, 0];
     wire.send((GOAWAY, 0, 0, &last_and_reason)).await;
     assert_eq!(answer(&mut second).await.unwrap_err(), Fault::Closed);
-    assert!(second.is_untouched() && !second.is_heard());
+    assert!(second.is_untouched() && second.is_left_behind() && !second.is_heard());
     assert!(pool.take().is_none(), "it gets no more");
     wire.answer(1, b"still").await;
     assert_eq!(answer(&mut first).await.unwrap().1, b"still");
