@@ -6,8 +6,8 @@ use crate::actions::{Fallback, Resort};
 use crate::attempt::Attempts;
 use crate::cache::status::{CacheStatus, Forwarded};
 use crate::reply::Kind;
-use pingora::Error;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorSource};
 
 impl Context {
     /// Has a request answered by whatever its route says: what is stored, an upstream, or what stands in for it.
@@ -20,10 +20,25 @@ impl Context {
             Some(rules) => self.answer_cached(session, rules.clone()).await,
             None => self.pass(session).await,
         };
-        match (answered, &route.fallback) {
+        let answered = match (answered, &route.fallback) {
             (Err(error), Some(fallback)) => self.fall_back(session, fallback, error).await,
             (answered, _) => answered,
+        };
+        match answered {
+            Err(error) => self.tell(session, error).await,
+            answered => answered,
         }
+    }
+
+    /// Tells the client of an error that is not its own, while nothing else has been told: then its connection goes on.
+    async fn tell(&mut self, session: &mut Session, error: Box<Error>) -> pingora::Result<()> {
+        let is_own = error.esource() == &ErrorSource::Downstream;
+        if is_own || session.response_written().is_some() || self.refusal.is_none() {
+            return Err(error);
+        }
+        let Some(problem) = self.refusal.take() else { return Err(error) };
+        let reply = problem.reply(session.req_header(), &self.exchange);
+        self.respond(session, reply).await
     }
 
     /// Has the upstream answer.

@@ -13,11 +13,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use tokio::runtime::{Builder, Runtime};
+use tollgate::cache::Store;
 use tollgate::config::interpolate::{Environment, interpolate};
 use tollgate::config::report::{Format, report};
 use tollgate::config::yaml::{Kind, Node, parse};
 use tollgate::config::{Document, Loaded, de, effective, load};
 use tollgate::explain::{Question, explain};
+use tollgate::listen::tls::tickets::Tickets;
 use tollgate::observe::metrics::Metrics;
 use tollgate::snapshot::{Shared, Snapshot};
 use tollgate::store::keeper::Sweeper;
@@ -150,7 +152,9 @@ fn shared() -> Shared {
         metrics: metrics(),
         resolver: Arc::new(Resolver::new(&["127.0.0.1:9".parse().unwrap()]).unwrap()),
         client: Arc::new(Client::new(None)),
+        cache: Store::new(1 << 20),
         sweeper: Arc::new(Sweeper(memory.clone())),
+        tickets: Arc::new(Tickets::new().unwrap()),
         memory,
     }
 }
