@@ -140,11 +140,16 @@ impl Context {
                 }
                 Err(end) => end,
             };
-            if replaced == REPLACED || !may_replace(session, &target, &end) {
+            if replaced == REPLACED || !self.may_replace(&target, &end) {
                 return self.failed(session, route, (target, &pool), end);
             }
             replaced += 1;
         }
+    }
+
+    /// Whether a request goes over another connection to the same target, because the one that it had was being given up.
+    fn may_replace(&self, target: &Conversation, end: &End) -> bool {
+        matches!(end, End::Target(_)) && target.is_left_behind() && self.replay.is_whole()
     }
 
     /// Ends an attempt that brought no answer.
@@ -531,11 +536,6 @@ impl From<Fault> for End {
     fn from(fault: Fault) -> End {
         End::Target(outcome::fault(fault))
     }
-}
-
-/// Whether a request goes over another connection to the same target, because the one that it had was being given up.
-fn may_replace(session: &Session, target: &Conversation, end: &End) -> bool {
-    matches!(end, End::Target(_)) && target.is_left_behind() && is_kept(session)
 }
 
 /// Whether the request is a call that may be a conversation (gRPC).
