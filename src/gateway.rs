@@ -10,6 +10,7 @@ mod filling;
 mod give;
 mod relay;
 mod renew;
+mod replay;
 mod respond;
 mod serve;
 mod tunnel;
@@ -39,6 +40,7 @@ use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
+use replay::Replay;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
@@ -84,6 +86,8 @@ pub struct Context {
     body_left: u64,
     /// Whether what was sent upstream may be sent again.
     sent_idempotent: bool,
+    /// What of the request's body can be.
+    replay: Replay,
     /// What the cache has to do with the answer that is waited for.
     caching: Option<Box<Caching>>,
     /// What the cache did with a request that it only lets pass.
@@ -121,6 +125,7 @@ impl ProxyHttp for Gateway {
             refusal: None,
             body_left: u64::MAX,
             sent_idempotent: false,
+            replay: Replay::default(),
             caching: None,
             cache_status: None,
             old: None,

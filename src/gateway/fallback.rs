@@ -132,6 +132,8 @@ impl Context {
                 let reply = respond.reply(session.req_header(), &self.exchange);
                 Some(self.respond(session, reply).await)
             }
+            // A part of the body has been sent and cannot be again.
+            Resort::Upstream(_) if !self.replay.is_whole() => None,
             Resort::Upstream(_) => {
                 self.attempts = Attempts::of_resort(number);
                 (self.holds, self.caching) = (false, None);

@@ -4,6 +4,7 @@
 //! the head of an answer and the pauses within.
 
 use super::Context;
+use crate::actions::Resort;
 use crate::attempt::Failed;
 use crate::exchange::{RequestHead, ResponseHead, has_token};
 use crate::forward;
@@ -92,6 +93,7 @@ impl Context {
     /// As from the engine; an error of the target carries a refusal.
     pub(super) async fn relay(&mut self, session: &mut Session) -> pingora::Result<Option<Box<Held>>> {
         let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
+        self.replay.keep_at_most(most_kept(&route));
         loop {
             self.wait().await;
             let lease = self.attempts.hold(&route, &mut self.exchange);
@@ -138,11 +140,16 @@ impl Context {
                 }
                 Err(end) => end,
             };
-            if replaced == REPLACED || !may_replace(session, &target, &end) {
+            if replaced == REPLACED || !self.may_replace(&target, &end) {
                 return self.failed(session, route, (target, &pool), end);
             }
             replaced += 1;
         }
+    }
+
+    /// Whether a request goes over another connection to the same target, because the one that it had was being given up.
+    fn may_replace(&self, target: &Conversation, end: &End) -> bool {
+        matches!(end, End::Target(_)) && target.is_left_behind() && self.replay.is_whole()
     }
 
     /// Ends an attempt that brought no answer.
@@ -188,6 +195,7 @@ impl Context {
         let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
         let Held { head, ends, mut target, pool } = held;
         self.holds = false;
+        self.replay.forget();
         let passed = match self.pass_on(session, &mut target, Part::Head(head, ends)).await {
             Ok(_) => self.converse(session, &mut target, &route).await.map(drop),
             Err(end) => Err(end),
@@ -253,7 +261,7 @@ impl Context {
         let went_nowhere = target.is_used() && !target.is_heard();
         Some(Failed {
             trouble,
-            repeatable: (untouched || self.sent_idempotent) && is_kept(session),
+            repeatable: (untouched || self.sent_idempotent) && self.replay.is_whole(),
             stale: kind == Kind::UPSTREAM_CLOSED && (untouched || went_nowhere),
         })
     }
@@ -299,7 +307,7 @@ impl Context {
                 Happened::Target(Ok(Event::Part(part))) => {
                     // A target that says much must not keep the client from saying something.
                     turn.client_first = !turn.asked;
-                    self.look_at(session, &part, route)?;
+                    self.inspect(&part, route)?;
                     if let Some((head, ends)) = self.pass_on(session, target, part).await? {
                         return Ok(Course::Head(head, ends));
                     }
@@ -316,16 +324,19 @@ impl Context {
     }
 
     /// Looks at the head of an answer before anything of it goes to the client: it may be one that is asked for again.
-    fn look_at(&mut self, session: &Session, part: &Part, route: &Route) -> Result<(), End> {
+    fn inspect(&mut self, part: &Part, route: &Route) -> Result<(), End> {
         let Part::Head(head, _) = part else { return Ok(()) };
         if head.status.is_informational() {
             return Ok(());
         }
-        let repeatable = self.sent_idempotent && is_kept(session);
+        let repeatable = self.sent_idempotent && self.replay.is_whole();
         if self.attempts.dismisses(route, &self.exchange, head.status, repeatable) {
             return Err(End::Dismissed(head.status));
         }
         self.attempts.heard(route, &mut self.exchange, head.status);
+        if !self.holds {
+            self.replay.forget();
+        }
         Ok(())
     }
 
@@ -386,8 +397,7 @@ impl Context {
         if session.as_mut().is_body_empty() {
             return Ok(());
         }
-        session.as_mut().enable_retry_buffering();
-        let piece = match session.as_mut().get_retry_buffer() {
+        let piece = match self.replay.take() {
             Some(read) => Some(Ok(Some(read))),
             None if session.as_mut().is_body_done() => Some(Ok(None)),
             None => at_once(session.downstream_session.read_body_or_idle(false)).await,
@@ -409,6 +419,9 @@ impl Context {
     ) -> Result<bool, End> {
         let end = piece.is_none() || session.as_mut().is_body_done();
         self.take_body(piece.as_ref()).map_err(End::Client)?;
+        if let Some(piece) = &piece {
+            self.replay.keep(piece);
+        }
         target.send(piece.unwrap_or_default(), end)?;
         Ok(end)
     }
@@ -480,9 +493,11 @@ impl Context {
     }
 }
 
-/// Whether all that was sent of the request's body is still there to be sent again.
-fn is_kept(session: &Session) -> bool {
-    !session.as_ref().retry_buffer_truncated()
+/// Most bytes of a body that somebody may want to send again.
+fn most_kept(route: &Route) -> u64 {
+    let is_upstream = |resort: &Resort| matches!(resort, Resort::Upstream(_));
+    let resorts = route.fallback.as_ref().is_some_and(|fallback| fallback.resorts.iter().any(is_upstream));
+    if route.retry.attempts > 1 || resorts { route.retry.body } else { 0 }
 }
 
 /// Says how a request's body is told from what follows: by its length if that is known, else by chunks; and nothing about one
@@ -521,11 +536,6 @@ impl From<Fault> for End {
     fn from(fault: Fault) -> End {
         End::Target(outcome::fault(fault))
     }
-}
-
-/// Whether a request goes over another connection to the same target, because the one that it had was being given up.
-fn may_replace(session: &Session, target: &Conversation, end: &End) -> bool {
-    matches!(end, End::Target(_)) && target.is_left_behind() && is_kept(session)
 }
 
 /// Whether the request is a call that may be a conversation (gRPC).

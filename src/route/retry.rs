@@ -31,6 +31,8 @@ pub struct Retry {
     pub base: Duration,
     /// The longest pause.
     pub max: Duration,
+    /// Most bytes of a body that are kept to be sent again.
+    pub body: u64,
 }
 
 /// Requests that may be sent again.
@@ -58,6 +60,7 @@ impl Default for Retry {
             per_try_timeout: None,
             base: Duration::from_millis(25),
             max: Duration::from_millis(250),
+            body: 64 << 10,
         }
     }
 }
@@ -76,6 +79,7 @@ impl Retry {
             per_try_timeout: written.per_try_timeout.map(|span| span.0),
             max: backoff.max.map_or(default.max, |span| span.0).max(base),
             base,
+            body: written.body.map_or(default.body, |size| size.0),
         }
     }
 

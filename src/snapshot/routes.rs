@@ -256,8 +256,8 @@ impl<'a> Compiler<'a> {
         let (id, template) = (one.id(), pattern.to_string());
         self.routes.push(Arc::new(Route {
             metrics: self.build.metrics().route(&api, &name),
-            cache_metrics: answers.cache.as_ref().map(|_| self.build.metrics().cache_route(&api, &name)),
             fields: RouteFields::new(&api, &id, &template),
+            cache_metrics: answers.cache.as_ref().map(|_| self.build.metrics().cache_route(&api, &name)),
             id: id.into(),
             api,
             name,

@@ -43,6 +43,7 @@ pub(in crate::config) const BUILT_IN: &[(&str, &str)] = &[
     ("apis.*.routes.*.retry.budget", "20%"),
     ("apis.*.routes.*.retry.backoff.base", "25ms"),
     ("apis.*.routes.*.retry.backoff.max", "250ms"),
+    ("apis.*.routes.*.retry.body", "64KiB"),
     ("apis.*.routes.*.body.max", "10MiB"),
     ("apis.*.routes.*.cache.respect_origin", "true"),
     ("apis.*.routes.*.cache.set_cookie", "refuse"),

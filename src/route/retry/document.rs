@@ -1,6 +1,6 @@
 //! Retries, as written.
 
-use crate::value::{OneOrMany, Percent, Span, Trigger, text_value};
+use crate::value::{ByteSize, OneOrMany, Percent, Span, Trigger, text_value};
 use http::Method;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// When a request is tried again. What cannot have reached a target may be whatever its method; all else only if it may be sent
-/// twice, nothing has gone to the client, and no more than 64 KiB of its body have been sent. A retry goes to another target
+/// twice, nothing has gone to the client, and no more of its body has been sent than `body` says. A retry goes to another target
 /// where there is one.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +28,8 @@ pub struct Retry {
     pub per_try_timeout: Option<Span>,
     /// The pause before a retry; none after `connect`.
     pub backoff: Option<Backoff>,
+    /// Most bytes of a request's body that are kept in memory to be sent again; a longer one is sent once. Default `64KiB`.
+    pub body: Option<ByteSize>,
 }
 
 /// The pause before a retry: a random time up to `base`, for each further one up to twice as long.

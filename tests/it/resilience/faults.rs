@@ -345,6 +345,34 @@ fn only_what_may_be_sent_twice_is() {
 }
 
 #[test]
+fn a_large_body_is_sent_again_if_it_was_kept() {
+    let body: Vec<u8> = (0..300_000_u32).map(|n| n as u8).collect();
+    for (route, chunked, status) in [
+        ("", false, 502),
+        ("retry: { body: 1MiB }", false, 200),
+        ("retry: { body: 1MiB }", true, 200),
+        ("retry: { body: 299999B }", false, 502),
+    ] {
+        let seen = AtomicUsize::new(0);
+        let upstream = Upstream::start(move |_| match seen.fetch_add(1, Ordering::SeqCst) {
+            0 => Answer::fault(Fault::Reset),
+            _ => Answer::ok("got it"),
+        });
+        let gateway = start(&one(upstream.addr()), route);
+        let mut client = gateway.client();
+        let ask = client.request("PUT", "/");
+        let response = match chunked {
+            true => ask.chunks(body.chunks(7_000)).send(),
+            false => ask.body(body.clone()).send(),
+        };
+        assert_eq!(response.status, status, "{route}: {}", response.text());
+        let requests = upstream.requests();
+        assert_eq!(requests.len(), if status == 200 { 2 } else { 1 });
+        assert!(requests.iter().all(|request| request.body == body), "whole each time");
+    }
+}
+
+#[test]
 fn an_answer_that_is_retried_is_never_seen() {
     let busy = Upstream::start(|_| Answer::new(503, "x".repeat(100_000)).header("retry-after", "7"));
     let alive = Upstream::named("alive");
