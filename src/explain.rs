@@ -403,6 +403,9 @@ impl Explaining<'_> {
             format!("{}  target {target}  {balance}", proxy.explain(head, x, number, arm)),
             At::NOWHERE,
         );
+        if let Some(mirror) = &route.mirror {
+            self.step("mirror", mirror.describe(), mirror.at);
+        }
         let timeouts = route.timeouts;
         let shown = format!(
             "connect {:?}, response {:?}, idle {:?}, stream idle {:?}",

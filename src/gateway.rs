@@ -4,10 +4,12 @@
 //! would begin to proxy. Requests are relayed to their targets by ourselves, whoever the client is, and WebSockets are carried.
 
 mod cached;
+mod detached;
 mod encode;
 mod fallback;
 mod filling;
 mod give;
+mod mirror;
 mod relay;
 mod renew;
 mod replay;
@@ -30,6 +32,7 @@ use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
 use crate::snapshot::Snapshot;
+use crate::upstream::Target;
 use crate::upstream::http1::Switched;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -98,6 +101,10 @@ pub struct Context {
     holds: bool,
     /// An answer that is not good enough, should nothing better be had.
     spare: Option<Box<relay::Held>>,
+    /// Whether it was decided if the request is mirrored.
+    mirrored: bool,
+    /// The copy of the request that is being taken.
+    copied: Option<Box<mirror::Copied>>,
     /// What the answer's body is compressed by.
     encoder: Option<Box<Encoder>>,
     /// Whether the target may make a WebSocket of the connection.
@@ -131,6 +138,8 @@ impl ProxyHttp for Gateway {
             old: None,
             holds: false,
             spare: None,
+            mirrored: false,
+            copied: None,
             encoder: None,
             websocket: false,
             switched: None,
@@ -217,11 +226,9 @@ impl ProxyHttp for Gateway {
 
 impl Context {
     /// Makes the head of one attempt from a fresh copy of the request's.
-    fn prepare(&self, request: &RequestHead, head: &mut RequestHead) -> Result<(), Problem> {
-        let (Some(route), Some(lease)) = (&self.route, self.attempts.lease()) else {
-            return Err(Kind::INTERNAL.into());
-        };
-        forward::address(head, lease.target());
+    fn prepare(&self, request: &RequestHead, head: &mut RequestHead, target: &Target) -> Result<(), Problem> {
+        let route = self.route.as_ref().ok_or(Kind::INTERNAL)?;
+        forward::address(head, target);
         let id = &self.snapshot.telemetry.request_id;
         forward::identify_client(head, request, &self.exchange, route.forwarded, id);
         route.chain.on_upstream_request(head, request, &self.exchange)

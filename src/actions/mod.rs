@@ -1,6 +1,7 @@
 //! What a route does in the end: its `to:`.
 
 pub mod fallback;
+pub mod mirror;
 mod proxy;
 mod redirect;
 mod respond;
@@ -8,6 +9,7 @@ mod split;
 pub mod to;
 
 pub use fallback::{Fallback, Resort};
+pub use mirror::{Mirror, Place};
 pub use proxy::{Arm, Hashed, Proxy};
 pub use redirect::Redirect;
 pub use respond::Respond;

@@ -128,7 +128,11 @@ impl Proxy {
 }
 
 impl Arm {
-    fn new(name: &Name, at: At, params: &[&str], build: &Build) -> Result<Arm, Issue> {
+    /// An upstream by name; what its requests are hashed by is bound to these path parameters.
+    ///
+    /// # Errors
+    /// It is not defined.
+    pub(super) fn new(name: &Name, at: At, params: &[&str], build: &Build) -> Result<Arm, Issue> {
         let (upstream, key) = build.upstream(name, at)?;
         let key = key.map(|key| Hashed::new(&key.value, params));
         let metrics = build.metrics().upstream(name.as_str());

@@ -7,6 +7,7 @@ mod versions;
 pub use versions::{Version, VersionBy, Versions};
 
 use crate::actions::fallback::FallbackRule;
+use crate::actions::mirror::MirrorRule;
 use crate::actions::to::To;
 use crate::auth::document::{Guard, Provider};
 use crate::cache::document::Cache;
@@ -411,6 +412,8 @@ macro_rules! with_inherited {
             pub concurrency: Option<Spanned<OrNone<ConcurrencyRule>>>,
             /// Faults for tests. `none` turns an inherited rule off. Default: none.
             pub fault: Option<Spanned<OrNone<FaultRule>>>,
+            /// Copies of requests for another upstream. `none` turns an inherited rule off. Default: none.
+            pub mirror: Option<Spanned<OrNone<MirrorRule>>>,
             /// What is answered when the upstream fails. `none` turns an inherited one off.
             pub fallback: Option<Spanned<OrNone<FallbackRule>>>,
             /// Compression of answers. `none` turns an inherited one off. Default: none.
@@ -436,6 +439,7 @@ macro_rules! with_inherited {
                     body: self.body.as_ref(),
                     concurrency: self.concurrency.as_ref(),
                     fault: self.fault.as_ref(),
+                    mirror: self.mirror.as_ref(),
                     fallback: self.fallback.as_ref(),
                     compress: self.compress.as_ref(),
                     cache: self.cache.as_ref(),
@@ -468,6 +472,8 @@ pub struct Inherited<'a> {
     pub concurrency: Option<&'a Spanned<OrNone<ConcurrencyRule>>>,
     /// Faults for tests.
     pub fault: Option<&'a Spanned<OrNone<FaultRule>>>,
+    /// Copies of requests.
+    pub mirror: Option<&'a Spanned<OrNone<MirrorRule>>>,
     /// What is answered when the upstream fails.
     pub fallback: Option<&'a Spanned<OrNone<FallbackRule>>>,
     /// Compression of answers.

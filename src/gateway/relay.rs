@@ -11,7 +11,7 @@ use crate::forward;
 use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
-use crate::upstream::{Conversation, Event, Fault, Framing, Outgoing, Part, Pool, Unreached};
+use crate::upstream::{Conversation, Event, Fault, Framing, Outgoing, Part, Pool, Target, Unreached};
 use crate::value::Trouble;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING};
@@ -120,6 +120,9 @@ impl Context {
                 Ok(request) => request,
                 Err(problem) => return Err(self.give_up(route, problem)),
             };
+            if !upgrade {
+                self.begin_copy(session);
+            }
             let Some(mut target) = self.connection(route, &pool, upgrade).await? else {
                 return Ok(Tried::Failed);
             };
@@ -368,16 +371,9 @@ impl Context {
     /// Makes the head of an attempt.
     pub(super) fn outgoing(&mut self, session: &mut Session, upgrade: bool) -> Result<Outgoing, Problem> {
         let request: &RequestHead = session.req_header();
-        let mut head = request.clone();
-        let trailers = request.version == Version::HTTP_2 && has_token(&request.headers, &TE, "trailers");
-        head.version = Version::HTTP_11;
-        forward::strip_request(&mut head)?;
-        // What was asked for in the target's own authority counts (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
-        if let Some(authority) = request.uri.authority() {
-            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Kind::BAD_HOST)?;
-            head.headers.insert(HOST, host);
-        }
-        self.prepare(request, &mut head)?;
+        let lease = self.attempts.lease().ok_or(Kind::INTERNAL)?;
+        let mut head = self.head_for(request, lease.target())?;
+        let trailers = takes_trailers(request);
         if upgrade {
             forward::ask_for_websocket(&mut head);
         }
@@ -390,6 +386,20 @@ impl Context {
             caching.ask(&mut head);
         }
         Ok(Outgoing { head, framing, trailers })
+    }
+
+    /// The head of a request for this target.
+    pub(super) fn head_for(&self, request: &RequestHead, target: &Target) -> Result<RequestHead, Problem> {
+        let mut head = request.clone();
+        head.version = Version::HTTP_11;
+        forward::strip_request(&mut head)?;
+        // What was asked for in the target's own authority counts (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
+        if let Some(authority) = request.uri.authority() {
+            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Kind::BAD_HOST)?;
+            head.headers.insert(HOST, host);
+        }
+        self.prepare(request, &mut head, target)?;
+        Ok(head)
     }
 
     /// What there is of the body already goes out with the head: what an attempt before has read, or what has come by now.
@@ -422,6 +432,7 @@ impl Context {
         if let Some(piece) = &piece {
             self.replay.keep(piece);
         }
+        self.copy_body(session, piece.as_ref(), end);
         target.send(piece.unwrap_or_default(), end)?;
         Ok(end)
     }
@@ -498,6 +509,11 @@ fn most_kept(route: &Route) -> u64 {
     let is_upstream = |resort: &Resort| matches!(resort, Resort::Upstream(_));
     let resorts = route.fallback.as_ref().is_some_and(|fallback| fallback.resorts.iter().any(is_upstream));
     if route.retry.attempts > 1 || resorts { route.retry.body } else { 0 }
+}
+
+/// Whether the client takes trailers; only of HTTP/2 is that known to be so from end to end.
+pub(super) fn takes_trailers(request: &RequestHead) -> bool {
+    request.version == Version::HTTP_2 && has_token(&request.headers, &TE, "trailers")
 }
 
 /// Says how a request's body is told from what follows: by its length if that is known, else by chunks; and nothing about one

@@ -1,6 +1,7 @@
 //! Validation in the background, while what is stored is given (RFC 5861 section 3).
 
 use super::Context;
+use super::detached::{self, Asked, Patience};
 use super::filling::{self, Filling};
 use crate::attempt::Attempts;
 use crate::cache::policy::{self, Answered, Times, merge, validator};
@@ -8,15 +9,13 @@ use crate::cache::rules::Rules;
 use crate::cache::store::now;
 use crate::cache::{Ask, Body, Key, Stored};
 use crate::exchange::{Exchange, RequestHead, ResponseHead};
-use crate::outcome;
 use crate::reply::Kind;
-use crate::route::Route;
-use crate::upstream::{Conversation, Event, Framing, Outgoing, Part, Pool};
+use crate::route::{Route, Timeouts};
+use crate::upstream::{Conversation, Framing, Outgoing, Pool};
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use pingora::proxy::Session;
-use std::future::poll_fn;
 use std::sync::Arc;
-use tokio::time::timeout;
 
 /// A request that nobody waits for.
 struct Renewal {
@@ -101,32 +100,10 @@ impl Renewal {
 
     /// The head of the upstream's answer, and where the rest comes from.
     async fn answer(&mut self) -> Result<(Conversation, ResponseHead, bool), Kind> {
-        let timeouts = self.route.timeouts;
-        let mut target = match self.pool.take(false) {
-            Some(target) => target,
-            None => match timeout(timeouts.connect, self.pool.connect(false)).await {
-                Ok(connected) => connected?,
-                Err(_) => return Err(Kind::CONNECT_TIMEOUT),
-            },
-        };
-        target.begin(Outgoing { head: self.outgoing.clone(), framing: Framing::Ended, trailers: false });
-        let head = async {
-            loop {
-                match poll_fn(|cx| target.poll(cx)).await {
-                    Ok(Event::Part(Part::Head(head, ends))) if !head.status.is_informational() => {
-                        return Ok((head, ends));
-                    }
-                    Ok(Event::Sent | Event::Part(Part::Head(..))) => {}
-                    Ok(_) => return Err(Kind::UPSTREAM_INVALID),
-                    Err(fault) => return Err(outcome::fault(fault)),
-                }
-            }
-        };
-        let head = timeout(timeouts.response, head).await.unwrap_or(Err(Kind::UPSTREAM_TIMEOUT));
-        if head.as_ref().err() == Some(&Kind::UPSTREAM_TIMEOUT) {
-            target.doubt();
-        }
-        head.map(|(head, ends)| (target, head, ends))
+        let Timeouts { connect, response, .. } = self.route.timeouts;
+        let request = Outgoing { head: self.outgoing.clone(), framing: Framing::Ended, trailers: false };
+        let asked = detached::ask(&self.pool, request, Bytes::new(), Patience { connect, response }).await;
+        asked.map(|Asked { head, ends, target }| (target, head, ends))
     }
 
     /// What becomes of the answer.

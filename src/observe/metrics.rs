@@ -19,7 +19,7 @@ pub use access::{AuthMetrics, AuthResult, KeyFacts, LimitMetrics};
 pub use cache::{CacheMetrics, TierFacts};
 pub use handles::{Attempt, Counted, Held, RouteMetrics, UpstreamMetrics};
 pub use tls::{ProxyFailure, ProxyMetrics, TlsFailure, TlsMetrics};
-pub use traffic::{DeprecationMetrics, FaultMetrics};
+pub use traffic::{DeprecationMetrics, FaultMetrics, MirrorMetrics, Mirrored};
 
 use access::AccessFamilies;
 use cache::CacheFamilies;
@@ -417,6 +417,7 @@ mod tests {
             ("tollgate_jwks_age_seconds", "gauge"),
             ("tollgate_jwks_fetches_total", "counter"),
             ("tollgate_limit_backend_errors_total", "counter"),
+            ("tollgate_mirrored_requests_total", "counter"),
             ("tollgate_limit_decisions_total", "counter"),
             ("tollgate_limit_keys", "gauge"),
             ("tollgate_limit_keys_evicted_total", "counter"),

@@ -20,7 +20,7 @@ pub use retry::Retry;
 pub use rule::{Part, Rule, precedence};
 pub use table::{Found, Table};
 
-use crate::actions::{Action, Fallback};
+use crate::actions::{Action, Fallback, Mirror};
 use crate::cache::rules::Rules;
 use crate::compress::Compress;
 use crate::filters::Chain;
@@ -49,6 +49,8 @@ pub struct Route {
     pub chain: Chain,
     /// What answers.
     pub action: Action,
+    /// Where copies of its requests go.
+    pub mirror: Option<Mirror>,
     /// What is answered when the upstream fails.
     pub fallback: Option<Fallback>,
     /// Compression of its answers.

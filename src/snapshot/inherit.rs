@@ -2,6 +2,7 @@
 //! what came from farther away.
 
 use crate::actions::fallback::FallbackRule;
+use crate::actions::mirror::MirrorRule;
 use crate::cache::document::Cache;
 use crate::compress::rules::CompressRule;
 use crate::config::document::Inherited;
@@ -37,6 +38,8 @@ pub struct Effective {
     pub concurrency: Option<Spanned<ConcurrencyRule>>,
     /// Faults for tests.
     pub fault: Option<Spanned<FaultRule>>,
+    /// Copies of requests.
+    pub mirror: Option<Spanned<MirrorRule>>,
     /// What is answered when the upstream fails.
     pub fallback: Option<Spanned<FallbackRule>>,
     /// Compression of answers.
@@ -63,6 +66,7 @@ impl Effective {
             body: body(nearest(levels, |level| level.body)),
             concurrency: nearest(levels, |level| level.concurrency).and_then(switched_on),
             fault: nearest(levels, |level| level.fault).and_then(switched_on),
+            mirror: nearest(levels, |level| level.mirror).and_then(switched_on),
             fallback: nearest(levels, |level| level.fallback).and_then(switched_on),
             compress: nearest(levels, |level| level.compress).and_then(switched_on),
             cache: nearest(levels, |level| level.cache).and_then(switched_on),

@@ -4,7 +4,7 @@ use super::deprecation;
 use super::inherit::Effective;
 use super::versions::{Variant, Way, variants};
 use crate::actions::to::To;
-use crate::actions::{Action, Fallback};
+use crate::actions::{Action, Fallback, Mirror};
 use crate::build::{Bind, Build, problem, unknown};
 use crate::cache::rules::{Binding, Rules};
 use crate::compress::Compress;
@@ -45,6 +45,7 @@ struct One<'a> {
 struct Answers {
     action: Action,
     cache: Option<Arc<Rules>>,
+    mirror: Option<Mirror>,
     fallback: Option<Fallback>,
 }
 
@@ -133,7 +134,9 @@ impl<'a> Compiler<'a> {
         let cache = action.proxy().and_then(|_| self.cache(&effective, bind));
         let fallback =
             fallback.map(|rule| Fallback::new(&rule.value, cache.is_some(), bind, self.build, self.issues));
-        self.push(one, pattern.clone(), chain, Answers { action, cache, fallback }, effective);
+        let mirror = effective.mirror.as_ref().filter(|_| action.proxy().is_some());
+        let mirror = mirror.and_then(|rule| Mirror::new(rule, bind, self.build, self.issues));
+        self.push(one, pattern.clone(), chain, Answers { action, cache, mirror, fallback }, effective);
     }
 
     /// What is kept of its answers; only what an upstream answers is.
@@ -266,6 +269,7 @@ impl<'a> Compiler<'a> {
             at: one.route_name.at,
             chain,
             action: answers.action,
+            mirror: answers.mirror,
             fallback: answers.fallback,
             compress: effective.compress.as_ref().map(|rule| Compress::new(&rule.value)),
             cache: answers.cache,

@@ -19,6 +19,7 @@ mod h2_targets;
 mod harness;
 mod identity;
 mod limits;
+mod mirror;
 mod proxy;
 mod redis;
 mod reload;

@@ -9,7 +9,7 @@ const AT_START: &[&str] =
     &["process.threads", "process.user", "process.resolver", "admin.bind", "telemetry.access_log.to"];
 
 /// Settings that a route takes from farther away when it has none of its own.
-const INHERITED: [&str; 14] = [
+const INHERITED: [&str; 15] = [
     "auth",
     "limits",
     "cors",
@@ -20,6 +20,7 @@ const INHERITED: [&str; 14] = [
     "cache",
     "concurrency",
     "fault",
+    "mirror",
     "fallback",
     "compress",
     "request",

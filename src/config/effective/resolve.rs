@@ -8,7 +8,7 @@ use super::built_in_entry;
 use crate::value::Spanned;
 
 /// The inherited settings.
-const INHERITED: [&str; 14] = [
+const INHERITED: [&str; 15] = [
     "auth",
     "limits",
     "cors",
@@ -19,6 +19,7 @@ const INHERITED: [&str; 14] = [
     "cache",
     "concurrency",
     "fault",
+    "mirror",
     "fallback",
     "compress",
     "request",

@@ -13,6 +13,7 @@ pub(super) struct TrafficFamilies {
     concurrency: Family<IntCounter>,
     faults: Family<IntCounter>,
     fallbacks: Family<IntCounter>,
+    mirrored: Family<IntCounter>,
 }
 
 impl TrafficFamilies {
@@ -39,12 +40,18 @@ impl TrafficFamilies {
                 "Answers that stood in for the upstream's: stale, upstream or respond.",
                 &["api", "route", "kind"],
             )?,
+            mirrored: to.counters(
+                "tollgate_mirrored_requests_total",
+                "Requests drawn for a mirror, by what became of the copy: ok, server_error, failed, timeout; or not sent: \
+                 too_large, busy, unfinished.",
+                &["api", "route", "result"],
+            )?,
         })
     }
 
     /// Removes the series of routes that are gone.
     pub(super) fn retain(&self, live: &impl Fn(&Labels) -> bool) {
-        [&self.deprecated, &self.concurrency, &self.faults, &self.fallbacks]
+        [&self.deprecated, &self.concurrency, &self.faults, &self.fallbacks, &self.mirrored]
             .into_iter()
             .for_each(|family| family.retain(live));
     }
@@ -81,6 +88,43 @@ pub struct FaultMetrics {
     pub abort: IntCounter,
 }
 
+/// What became of a copy of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mirrored {
+    /// An answer below 500 came.
+    Ok,
+    /// An answer of 500 or above came.
+    ServerError,
+    /// No answer came.
+    Failed,
+    /// None came in time.
+    Timeout,
+    /// The body was larger than what is copied.
+    TooLarge,
+    /// So many copies were under way already.
+    Busy,
+    /// The request ended before its body did.
+    Unfinished,
+}
+
+impl Mirrored {
+    /// The values of the label `result`, in the order of the variants.
+    const LABELS: [&str; 7] = ["ok", "server_error", "failed", "timeout", "too_large", "busy", "unfinished"];
+}
+
+/// What a route counts the copies of its requests with.
+#[derive(Clone)]
+pub struct MirrorMetrics([IntCounter; Mirrored::LABELS.len()]);
+
+impl MirrorMetrics {
+    /// Counts a copy.
+    pub fn count(&self, result: Mirrored) {
+        if let Some(counter) = self.0.get(result as usize) {
+            counter.inc();
+        }
+    }
+}
+
 impl Metrics {
     /// Makes one series of each, for the reference page.
     pub(crate) fn touch_traffic(&self) {
@@ -88,6 +132,7 @@ impl Metrics {
         self.concurrency_refused("shop", "read").iter().for_each(IntCounter::inc);
         self.faults("shop", "read").delay.inc();
         self.fell_back("shop", "read", "respond");
+        self.mirror("shop", "read").count(Mirrored::Ok);
     }
 
     /// The metrics of a deprecated route; the same names give the same series.
@@ -104,6 +149,13 @@ impl Metrics {
     /// Counts an answer that stood in for the upstream's. Looked up each time: few requests come here.
     pub fn fell_back(&self, api: &str, route: &str, kind: &str) {
         self.families.traffic.fallbacks.series(&[api, route, kind]).inc();
+    }
+
+    /// The metrics of a mirrored route; the same names give the same series.
+    pub fn mirror(&self, api: &str, route: &str) -> MirrorMetrics {
+        MirrorMetrics(
+            Mirrored::LABELS.map(|result| self.families.traffic.mirrored.series(&[api, route, result])),
+        )
     }
 
     /// The metrics of a route with faults; the same names give the same series.
