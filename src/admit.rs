@@ -81,13 +81,17 @@ fn new_id() -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(text)).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// Refuses a target that is neither a path nor an absolute address (RFC 9112 section 3.2); the engine would take it for `/`.
+/// What is allowed where a method is not, whatever the address.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Refuses a target that is neither a path nor an absolute address (RFC 9112 section 3.2), which the engine would take for `/`;
+/// and methods that nobody behind a gateway answers: tunnels, and echoes of what a client may not see (RFC 9110 section 9.3.8).
 ///
 /// # Errors
 /// The problem that the client is told.
 pub fn check_target(raw: &[u8], method: &Method) -> Result<(), Problem> {
-    if *method == Method::CONNECT {
-        return Err(Kind::METHOD.into());
+    if matches!(*method, Method::CONNECT | Method::TRACE) {
+        return Err(Problem::from(Kind::METHOD).allow(HeaderValue::from_static(METHODS)));
     }
     let scheme =
         |scheme: &[u8]| raw.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));

@@ -10,6 +10,7 @@ mod fallback;
 mod filling;
 mod give;
 mod mirror;
+mod pace;
 mod relay;
 mod renew;
 mod replay;
@@ -186,8 +187,9 @@ impl ProxyHttp for Gateway {
         let kind = ctx.blame(error);
         let problem = ctx.refusal.take().unwrap_or_else(|| kind.into());
         ctx.exchange.reason = Some(problem.kind.code);
+        self.note_flaw(error, ctx);
         let over = FailToProxy { error_code: problem.kind.status, can_reuse_downstream: false };
-        if session.response_written().is_some() {
+        if session.response_written().is_some_and(|head| !head.status.is_informational()) {
             // The client must not take what it has for the whole answer; HTTP/1.1 says so by ending the connection.
             session.as_mut().shutdown_with_reason(Reason::INTERNAL_ERROR);
             return over;
@@ -199,9 +201,11 @@ impl ProxyHttp for Gateway {
         // The engine closes the connection after an error that came this late; the client had better know.
         session.set_keepalive(None);
         let reply = problem.reply(session.req_header(), &ctx.exchange);
+        let reason = ctx.exchange.reason;
         if let Err(error) = ctx.respond(session, reply).await {
             log::debug!("an answer could not be written: {error}");
         }
+        ctx.exchange.reason = reason;
         over
     }
 

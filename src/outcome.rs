@@ -1,5 +1,6 @@
 //! From what the engine says went wrong to what a client is told: 502, 503 and 504 used exactly, and blame where it belongs.
 
+use crate::listen::framing::Flaw;
 use crate::observe::metrics::Attempt;
 use crate::reply::{Kind, Problem};
 use crate::upstream::{Fault, PickError};
@@ -16,13 +17,19 @@ const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
 /// The kind of problem behind an error of the engine, which knows clients only.
 pub fn kind(error: &Error) -> Kind {
     match error.esource() {
-        ErrorSource::Downstream => downstream(error.etype()),
+        ErrorSource::Downstream => flaw(error).map_or_else(|| downstream(error.etype()), Flaw::kind),
         _ => match error.etype() {
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Kind::CLIENT_GONE,
             ErrorType::InvalidHTTPHeader => Kind::BAD_REQUEST,
             _ => Kind::INTERNAL,
         },
     }
+}
+
+/// What a client has sent that it should not, when that is what an error is about.
+pub fn flaw(error: &Error) -> Option<Flaw> {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>()?;
+    cause.get_ref()?.downcast_ref().copied()
 }
 
 fn downstream(error: &ErrorType) -> Kind {

@@ -62,6 +62,10 @@ kinds! {
     MISDIRECTED = 421, 14, "misdirected", "The host is not served on this connection";
     /// The client took too long to send its request.
     CLIENT_TIMEOUT = 408, 4, "client-timeout", "The request took too long to arrive";
+    /// The request expects something else than `100-continue`.
+    EXPECTATION = 417, 3, "expectation-failed", "What the request expects cannot be met";
+    /// The request is of a version of HTTP that is not spoken here.
+    VERSION = 505, 12, "http-version", "The version of HTTP is not spoken here";
     /// The body is larger than `body.max`.
     BODY_TOO_LARGE = 413, 8, "body-too-large", "The body of the request is too large";
     /// The target is longer than `limits.uri`.

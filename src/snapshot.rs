@@ -21,7 +21,7 @@ use crate::build::{Build, Kept};
 use crate::cache::Store;
 use crate::config::Loaded;
 use crate::config::document::{
-    AccessLogTo, AdminBind, ClientProtocol, Document, Listener as Written, Threads, TrustFrom,
+    AccessLogTo, AdminBind, ClientProtocol, Document, Listener as Written, ListenerLimits, Threads, TrustFrom,
 };
 use crate::consumer::Consumers;
 use crate::filters::limits::Plans;
@@ -40,7 +40,9 @@ use crate::store::redis::RedisStore;
 use crate::store::redis::fast::Fast;
 use crate::tasks::Task;
 use crate::upstream::{Client, Resolver, Upstream};
-use crate::value::{Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent, Span, counted};
+use crate::value::{
+    ByteSize, Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent, Span, counted,
+};
 use routes::Compiler;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -464,8 +466,6 @@ fn listener(
         (before.unwrap_or_else(|| Arc::new(Flood::new(rate))), metrics.flood(name.as_str()))
     });
     let speaks = |protocol| written.protocols.as_ref().is_none_or(|protocols| protocols.contains(&protocol));
-    let default = Limits::default();
-    let limits = &written.limits;
     Listener {
         name: name.clone(),
         binds: written.bind.value.0.clone(),
@@ -479,13 +479,32 @@ fn listener(
         redirect_https: written.redirect_https.as_ref().map(|redirect| redirect.value),
         trusted: Networks::new(written.trusted_proxies.iter().map(|cidr| cidr.0)),
         normalize: written.normalize,
-        limits: Limits {
-            header_bytes: limits.header_bytes.map_or(default.header_bytes, |size| size.0),
-            headers: limits.headers.map_or(default.headers, |count| count as usize),
-            uri: limits.uri.map_or(default.uri, |size| size.0),
-            keepalive: limits.keepalive.map_or(default.keepalive, |span| span.0),
-            handshake: limits.handshake_timeout.map_or(default.handshake, |span| span.0),
-        },
+        limits: listener_limits(&written.limits),
         flood,
+    }
+}
+
+fn listener_limits(written: &ListenerLimits) -> Limits {
+    let default = Limits::default();
+    let time = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+    let bytes = |size: Option<ByteSize>, default| size.map_or(default, |size| size.0);
+    let count = |count: Option<u32>, default| count.map_or(default, |count| count as usize);
+    Limits {
+        header_bytes: bytes(written.header_bytes, default.header_bytes),
+        headers: count(written.headers, default.headers),
+        uri: bytes(written.uri, default.uri),
+        header_time: time(written.header_timeout, default.header_time),
+        body_idle: time(written.body_idle, default.body_idle),
+        body_rate: bytes(written.body_rate, default.body_rate),
+        send_idle: time(written.send_idle, default.send_idle),
+        keepalive: time(written.keepalive, default.keepalive),
+        requests: written.requests,
+        connections: count(written.connections, default.connections),
+        per_ip: count(written.per_ip, default.per_ip),
+        h2_streams: written.h2_streams.unwrap_or(default.h2_streams),
+        h2_window: written
+            .h2_window
+            .map_or(default.h2_window, |size| u32::try_from(size.0).unwrap_or(u32::MAX)),
+        handshake: time(written.handshake_timeout, default.handshake),
     }
 }

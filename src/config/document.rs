@@ -374,8 +374,29 @@ pub struct ListenerLimits {
     pub headers: Option<u32>,
     /// Longest request target; more is answered 414. Default `8KiB`.
     pub uri: Option<ByteSize>,
+    /// How long the head of an HTTP/1.1 request may take from its first byte on; more is answered 408. Default `10s`.
+    pub header_timeout: Option<Span>,
+    /// How long a client may pause within the body of a request that an upstream waits for; more is answered 408. `timeouts.idle`
+    /// of the route may be shorter. gRPC calls are streams and may pause for `timeouts.stream_idle`. Default `30s`.
+    pub body_idle: Option<Span>,
+    /// Bytes a second that the body of a request must come with on average, after a grace of 5s; a slower one is answered 408.
+    /// gRPC calls may be slower. `0B` for no such limit. Default `240B`.
+    pub body_rate: Option<ByteSize>,
+    /// How long a client may take nothing of what is sent to it before its connection is closed. Default `60s`.
+    pub send_idle: Option<Span>,
     /// How long an idle connection is kept. Default `75s`.
     pub keepalive: Option<Span>,
+    /// Most requests on one HTTP/1.1 connection; the answer to the last one closes it. Default: no limit.
+    pub requests: Option<u64>,
+    /// Most connections at once; more are closed as soon as they are accepted. Default 100000.
+    pub connections: Option<u32>,
+    /// Most connections at once from one client address; more are closed. IPv6 addresses count by their first 64 bits. Trusted
+    /// proxies may have any number. Default 20000.
+    pub per_ip: Option<u32>,
+    /// Most streams at once on an HTTP/2 connection. Default 100.
+    pub h2_streams: Option<u32>,
+    /// Bytes that a client may send ahead on an HTTP/2 stream, and on a connection. Default `1MiB`.
+    pub h2_window: Option<ByteSize>,
     /// How long the PROXY protocol's header and the TLS handshake may take together. Default `10s`.
     pub handshake_timeout: Option<Span>,
     /// Most requests from one client address, counted coarsely before anything else is looked at; more is answered 429.

@@ -4,6 +4,7 @@
 //! the head of an answer and the pauses within.
 
 use super::Context;
+use super::pace::Pace;
 use crate::actions::Resort;
 use crate::attempt::Failed;
 use crate::exchange::{RequestHead, ResponseHead, has_token};
@@ -14,7 +15,7 @@ use crate::route::Route;
 use crate::upstream::{Conversation, Event, Fault, Framing, Outgoing, Part, Pool, Target, Unreached};
 use crate::value::Trouble;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::Error;
 use pingora::protocols::http::HttpTask;
@@ -24,7 +25,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many parts of an answer go to the client at once.
 const PARTS: usize = 16;
@@ -294,13 +295,16 @@ impl Context {
         route: &Route,
     ) -> Result<Course, End> {
         let mut turn = Turn { asked: session.as_mut().is_body_done(), client_first: false };
+        let mut pace = (!turn.asked).then(|| self.pace(session, route));
         while !(target.is_over() || turn.asked && target.is_answered()) {
-            let wait = self.limit(target, turn.asked, session, route);
+            let (limit, late) = self.limit(target, turn.asked, session, route, pace.as_ref());
+            let waited =
+                pace.as_mut().filter(|_| late == Kind::CLIENT_TIMEOUT).map(|pace| (pace, Instant::now()));
             let happened = happens(session, target, turn);
-            let happened = match wait {
-                Some((limit, late)) => timeout(limit, happened).await.map_err(|_| End::Target(late))?,
-                None => happened.await,
-            };
+            let happened = timeout(limit, happened).await.map_err(|_| End::Target(late))?;
+            if let Some((pace, since)) = waited {
+                pace.waited_since(since);
+            }
             turn.client_first = false;
             match happened {
                 Happened::Target(Ok(Event::Sent)) => {}
@@ -343,6 +347,16 @@ impl Context {
         Ok(())
     }
 
+    /// How fast the rest of the request must come.
+    fn pace(&self, session: &Session, route: &Route) -> Pace {
+        let listener = self.snapshot.listeners.get(usize::from(self.exchange.listener));
+        // Both sides of a call may have nothing to say for long.
+        match listener.filter(|_| !is_grpc(session.req_header())) {
+            Some(listener) => Pace::of(&listener.limits),
+            None => Pace::of_stream(route.timeouts.stream_idle),
+        }
+    }
+
     /// How long to wait for what happens next, and whose fault it is if nothing does.
     fn limit(
         &self,
@@ -350,22 +364,22 @@ impl Context {
         asked: bool,
         session: &Session,
         route: &Route,
-    ) -> Option<(Duration, Kind)> {
+        pace: Option<&Pace>,
+    ) -> (Duration, Kind) {
         let quiet = if self.stream.is_some() { route.timeouts.stream_idle } else { route.timeouts.idle };
         if target.is_sending() {
-            return Some((quiet, Kind::UPSTREAM_TIMEOUT));
+            return (quiet, Kind::UPSTREAM_TIMEOUT);
         }
         if asked {
             let began = session.as_ref().response_written().is_some();
             let limit = if began { quiet } else { self.attempts.response_within(route) };
-            return Some((limit, Kind::UPSTREAM_TIMEOUT));
+            return (limit, Kind::UPSTREAM_TIMEOUT);
         }
-        // The silence of an HTTP/1.1 client is told by its session, which in HTTP/2 has no such limit.
-        session.as_ref().is_http2().then(|| match is_grpc(session.req_header()) {
-            // Both sides of a call may have nothing to say for long.
-            true => (route.timeouts.stream_idle, Kind::CLIENT_TIMEOUT),
-            false => (quiet, Kind::CLIENT_TIMEOUT),
-        })
+        let left = match (pace, &self.stream) {
+            (Some(pace), None) => pace.left(self.exchange.bytes_in),
+            _ => route.timeouts.stream_idle,
+        };
+        (left, Kind::CLIENT_TIMEOUT)
     }
 
     /// Makes the head of an attempt.
@@ -393,6 +407,10 @@ impl Context {
         let mut head = request.clone();
         head.version = Version::HTTP_11;
         forward::strip_request(&mut head)?;
+        if request.version == Version::HTTP_10 {
+            // It does not know what it asks for (RFC 9110 section 10.1.1).
+            head.headers.remove(EXPECT);
+        }
         // What was asked for in the target's own authority counts (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
         if let Some(authority) = request.uri.authority() {
             let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Kind::BAD_HOST)?;
@@ -447,21 +465,19 @@ impl Context {
         let mut tasks = Vec::with_capacity(2);
         let (mut next, mut fault, mut held) = (Some(part), None, None);
         while let Some(part) = next.take() {
-            // What follows an interim answer is looked at before it is passed on.
-            let interim = matches!(&part, Part::Head(head, _) if head.status.is_informational());
             match part {
                 Part::Head(head, ends) if self.holds && !head.status.is_informational() => {
                     held = Some((Box::new(head), ends));
                     break;
                 }
-                // What follows an interim answer may have to be looked at.
-                Part::Head(head, ends) if head.status.is_informational() => {
-                    self.add(session, Part::Head(head, ends), &mut tasks)?;
+                // What follows an interim answer is looked at before it is passed on.
+                Part::Head(head, _) if head.status.is_informational() => {
+                    pass_interim(session, head).await?;
                     break;
                 }
                 part => self.add(session, part, &mut tasks)?,
             }
-            if tasks.len() < PARTS && !interim {
+            if tasks.len() < PARTS {
                 match target.buffered() {
                     Ok(part) => next = part,
                     Err(found) => fault = Some(found),
@@ -479,9 +495,7 @@ impl Context {
         match part {
             Part::Head(mut head, ends) => {
                 head.version = Version::HTTP_11;
-                if !head.status.is_informational() {
-                    self.answered(session, &mut head, ends);
-                }
+                self.answered(session, &mut head, ends);
                 tasks.push(HttpTask::Header(Box::new(head.into()), ends));
             }
             Part::Body(piece, ends) => {
@@ -555,6 +569,20 @@ impl From<Fault> for End {
 }
 
 /// Whether the request is a call that may be a conversation (gRPC).
+/// Passes an interim answer on. HTTP/1.0 knows none (RFC 9110 section 15.2).
+async fn pass_interim(session: &mut Session, mut head: ResponseHead) -> Result<(), End> {
+    if session.req_header().version == Version::HTTP_10 {
+        return Ok(());
+    }
+    head.version = Version::HTTP_11;
+    // To the engine it is an answer ahead of the request's end, after which the connection could not be kept.
+    session.set_close_on_response_before_downstream_finish(false);
+    let task = HttpTask::Header(Box::new(head.into()), false);
+    let sent = session.as_mut().response_duplex_vec(vec![task]).await;
+    session.set_close_on_response_before_downstream_finish(true);
+    sent.map(drop).map_err(|error| End::Client(error.into_down()))
+}
+
 fn is_grpc(request: &RequestHead) -> bool {
     request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

@@ -9,11 +9,15 @@ use crate::forward;
 use crate::head::{reply_head, take_request};
 use crate::listen::Listener;
 use crate::listen::connection::facts;
+use crate::listen::framing::Flaw;
 use crate::observe::{Record, record};
+use crate::outcome;
 use crate::reply::{Kind, Problem, Reply};
 use bytes::Bytes;
-use http::Method;
-use pingora::protocols::http::ReusableHttpStream;
+use http::{Method, Uri};
+use pingora::Error;
+use pingora::protocols::Stream;
+use pingora::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora::proxy::{ProxyHttp, Session};
 
 /// What became of a request.
@@ -72,31 +76,55 @@ impl Gateway {
         }
     }
 
-    /// Answers what is no request (RFC 9112 section 3), and records it as one without a method.
-    pub async fn refuse_head(&self, mut session: Session) {
+    /// Answers what is no request (RFC 9112 section 3), and records it with what could be made out of `told`: a method and a
+    /// target. Gives the connection, on which nothing more will be sent.
+    pub async fn refuse_head(
+        &self,
+        mut session: Session,
+        flaw: Flaw,
+        told: Option<(&[u8], &[u8])>,
+    ) -> Option<Stream> {
         let mut ctx = self.new_ctx();
-        let (mut request, ()) = http::Request::new(()).into_parts();
-        request.method = Method::from_bytes(b"-").unwrap_or_default();
+        let request = made_out(told);
         if let Some(facts) = facts(session.digest())
             && let Some(listener) = ctx.snapshot.listeners.get(usize::from(facts.listener))
         {
             admit::identify(&mut ctx.exchange, &request, facts, listener, &ctx.snapshot.telemetry);
         }
-        let reply = Problem::from(Kind::BAD_REQUEST).reply(&request, &ctx.exchange);
+        let reply = Problem::from(flaw.kind()).detail(flaw.detail()).reply(&request, &ctx.exchange);
         let mut head = reply_head(&reply, false);
         head.headers.insert(&ctx.snapshot.telemetry.request_id, ctx.exchange.request_id.clone());
-        (ctx.exchange.status, ctx.exchange.reason) = (reply.status, reply.reason);
+        (ctx.exchange.status, ctx.exchange.reason) = (reply.status, Some(flaw.code()));
         session.set_keepalive(None);
-        let session = session.as_mut();
-        let written = match session.write_response_header(Box::new(head.into())).await {
-            Ok(()) => session.write_response_body(reply.body, true).await,
+        let answer = session.as_mut();
+        let written = match answer.write_response_header(Box::new(head.into())).await {
+            Ok(()) => answer.write_response_body(reply.body, true).await,
             Err(error) => Err(error),
         };
         if let Err(error) = written {
             log::debug!("an answer could not be written: {error}");
         }
-        session.shutdown().await;
+        answer.shutdown().await;
+        self.count_refused(flaw, &ctx);
         self.record(&request, session.body_bytes_sent(), &mut ctx);
+        match *session.downstream_session {
+            ServerSession::H1(session) => Some(session.into_inner()),
+            _ => None,
+        }
+    }
+
+    /// Notes what was wrong with a request's body, as exactly as what is wrong with a head.
+    pub(super) fn note_flaw(&self, error: &Error, ctx: &mut Context) {
+        if let Some(flaw) = outcome::flaw(error) {
+            ctx.exchange.reason = Some(flaw.code());
+            self.count_refused(flaw, ctx);
+        }
+    }
+
+    /// Counts a request that was not as it should be.
+    fn count_refused(&self, flaw: Flaw, ctx: &Context) {
+        let listener = ctx.snapshot.listeners.get(usize::from(ctx.exchange.listener));
+        self.metrics.refused(listener.map_or("", |listener| listener.name.as_str()), flaw.code()).inc();
     }
 
     /// The one record of a request.
@@ -151,15 +179,15 @@ impl Context {
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
         set_up(session, listener);
         let head = session.req_header_mut();
-        admit::check_target(head.raw_path(), &head.method)?;
+        let target = admit::check_target(head.raw_path(), &head.method);
         let mut parts = take_request(head);
         admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
-        let found = match admit::is_redirected(&self.exchange, listener) {
+        let found = target.and_then(|()| match admit::is_redirected(&self.exchange, listener) {
             true => admit::check_redirected(&parts, listener).map(|()| None),
             false => admit::check_direction(&parts, &facts, listener)
                 .and_then(|()| admit::find(&mut parts, listener, facts.listener, &self.snapshot))
                 .map(Some),
-        };
+        });
         *head = parts.into();
         let Some((route, params)) = found? else { return Ok(()) };
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
@@ -184,6 +212,15 @@ impl Context {
         }
         Ok(route.action.reply(head, &self.exchange))
     }
+}
+
+/// A head with what there is of one; the method is `-` when there is none.
+fn made_out(told: Option<(&[u8], &[u8])>) -> RequestHead {
+    let (mut request, ()) = http::Request::new(()).into_parts();
+    let (method, target) = told.unwrap_or((b"-", b"/"));
+    request.method = Method::from_bytes(method).unwrap_or_default();
+    request.uri = Uri::try_from(target).unwrap_or_default();
+    request
 }
 
 /// Whether the client asks for a WebSocket. With a body it would have to be sent whole before the protocol changes (RFC 9110

@@ -6,6 +6,8 @@
 //!
 //! What is known of the connection travels to the requests on it as [`Facts`], inside the engine's digest.
 
+use super::chunks::Chunks;
+use super::patience::Patience;
 use crate::exchange::Secured;
 use async_trait::async_trait;
 use pingora::http::ResponseHeader;
@@ -80,6 +82,9 @@ pub struct Connection {
     gathered: Gathered,
     peeked: Peeked,
     peek_timeout: Duration,
+    patience: Patience,
+    /// What is read is a body in chunks, and is looked at.
+    chunks: Option<Box<Chunks>>,
     stopping: Option<watch::Receiver<bool>>,
     proxy_digest: Arc<ProxyDigest>,
     socket_digest: Arc<SocketDigest>,
@@ -125,6 +130,8 @@ impl Connection {
             gathered: Gathered::default(),
             peeked: Peeked::default(),
             peek_timeout,
+            patience: Patience::default(),
+            chunks: None,
             stopping: None,
             _guard: guard,
         }
@@ -135,6 +142,19 @@ impl Connection {
     pub fn until(mut self, stopping: watch::Receiver<bool>) -> Connection {
         self.stopping = Some(stopping);
         self
+    }
+
+    /// Ends the connection when the client takes nothing of what is sent to it for so long.
+    #[must_use]
+    pub fn send_idle(mut self, limit: Duration) -> Connection {
+        self.patience = Patience::of(limit);
+        self
+    }
+
+    /// Looks at what is read from now on as the rest of a chunked body, up to its end. What is not one is an error that
+    /// carries a [`Flaw`](super::framing::Flaw).
+    pub fn expect_chunks(&mut self, rest: Chunks) {
+        self.chunks = Some(Box::new(rest));
     }
 
     /// What the handshake told, if this is TLS.
@@ -158,12 +178,14 @@ impl Connection {
     fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
             if self.gathered.is_empty() {
-                return self.socket.poll_send(cx, slices);
+                let sent = self.socket.poll_send(cx, slices);
+                return self.patience.judge(cx, sent);
             }
             let mut all = [IoSlice::new(&[]); SLICES];
             let sources = std::iter::once(IoSlice::new(self.gathered.unsent())).chain(slices.iter().copied());
             let count = all.iter_mut().zip(sources).map(|(slot, source)| *slot = source).count();
-            let sent = ready!(self.socket.poll_send(cx, all.get(..count).unwrap_or(&all)))?;
+            let sent = self.socket.poll_send(cx, all.get(..count).unwrap_or(&all));
+            let sent = ready!(self.patience.judge(cx, sent))?;
             if sent == 0 {
                 return Poll::Ready(Err(ErrorKind::WriteZero.into()));
             }
@@ -177,7 +199,8 @@ impl Connection {
     /// Sends what was gathered.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
-            let sent = ready!(self.socket.poll_send(cx, &[IoSlice::new(self.gathered.unsent())]))?;
+            let sent = self.socket.poll_send(cx, &[IoSlice::new(self.gathered.unsent())]);
+            let sent = ready!(self.patience.judge(cx, sent))?;
             if sent == 0 {
                 return Poll::Ready(Err(ErrorKind::WriteZero.into()));
             }
@@ -223,10 +246,20 @@ fn socket_digest(fd: RawFd, facts: &Facts) -> SocketDigest {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.peeked.is_empty() {
-            return Pin::new(&mut this.socket).poll_read(cx, buf);
+        if !this.peeked.is_empty() {
+            this.peeked.read_into(buf);
+            return Poll::Ready(Ok(()));
         }
-        this.peeked.read_into(buf);
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        if let Some(chunks) = &mut this.chunks {
+            let fresh = buf.filled().get(before..).unwrap_or_default();
+            match chunks.pass(fresh) {
+                Ok(false) => {}
+                Ok(true) => this.chunks = None,
+                Err(flaw) => return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, flaw))),
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -257,7 +290,8 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        Pin::new(&mut this.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut this.socket).poll_flush(cx);
+        this.patience.judge(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -882,6 +916,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 176, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 208, "{}", size_of::<Connection>());
     }
 }

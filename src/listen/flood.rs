@@ -88,8 +88,9 @@ impl Flood {
     }
 }
 
-/// An address; of IPv6 the first 64 bits, because a client has all the others to choose from.
-fn key(address: IpAddr) -> u64 {
+/// What stands for an address where clients are counted; of IPv6 the first 64 bits, because a client has all the others to
+/// choose from.
+pub fn key(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
         IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(u64::MAX),

@@ -1,9 +1,12 @@
 //! Where requests come from.
 
 pub mod bind;
+pub mod chunks;
 pub mod connection;
 pub mod document;
 pub mod flood;
+pub mod framing;
+mod patience;
 pub mod proxy_protocol;
 pub mod tls;
 
@@ -53,8 +56,26 @@ pub struct Limits {
     pub headers: usize,
     /// Longest request target in bytes.
     pub uri: u64,
+    /// How long the head of an HTTP/1.1 request may take from its first byte on.
+    pub header_time: Duration,
+    /// How long a client may pause within the body of a request.
+    pub body_idle: Duration,
+    /// Bytes a second that the body of a request must come with, on average and after a while; 0 for no such limit.
+    pub body_rate: u64,
+    /// How long a client may take nothing of what is sent to it.
+    pub send_idle: Duration,
     /// How long an idle connection is kept.
     pub keepalive: Duration,
+    /// Most requests on one HTTP/1.1 connection.
+    pub requests: Option<u64>,
+    /// Most connections at once.
+    pub connections: usize,
+    /// Most connections at once from one address.
+    pub per_ip: usize,
+    /// Most HTTP/2 streams at once on one connection.
+    pub h2_streams: u32,
+    /// Bytes that a client may send ahead on an HTTP/2 stream, and on a connection.
+    pub h2_window: u32,
     /// How long may pass between the beginning of a connection and its first request's: PROXY protocol and TLS.
     pub handshake: Duration,
 }
@@ -65,7 +86,16 @@ impl Default for Limits {
             header_bytes: 32 << 10,
             headers: 100,
             uri: 8 << 10,
+            header_time: Duration::from_secs(10),
+            body_idle: Duration::from_secs(30),
+            body_rate: 240,
+            send_idle: Duration::from_secs(60),
             keepalive: Duration::from_secs(75),
+            requests: None,
+            connections: 100_000,
+            per_ip: 20_000,
+            h2_streams: 100,
+            h2_window: 1 << 20,
             handshake: Duration::from_secs(10),
         }
     }

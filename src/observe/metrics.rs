@@ -83,6 +83,8 @@ struct Families {
     upstream_target_up: Family<IntGauge>,
     dns_failures: Family<IntCounter>,
     active_connections: Family<IntGauge>,
+    refused_requests: Family<IntCounter>,
+    refused_connections: Family<IntCounter>,
     config_info: Family<IntGauge>,
     access: AccessFamilies,
     cache: CacheFamilies,
@@ -134,6 +136,16 @@ impl Families {
                 "tollgate_active_connections",
                 "Open connections of clients.",
                 &["listener"],
+            )?,
+            refused_requests: to.counters(
+                "tollgate_refused_requests_total",
+                "Requests that are not HTTP/1.1 as it should be: by reason.",
+                &["listener", "reason"],
+            )?,
+            refused_connections: to.counters(
+                "tollgate_refused_connections_total",
+                "Connections of clients closed at once, because there were `limits.connections` or `limits.per_ip` already.",
+                &["listener", "reason"],
             )?,
             config_info: to.gauges(
                 "tollgate_config_info",
@@ -242,6 +254,16 @@ impl Metrics {
     /// How many connections a listener has open: raise it and lower it.
     pub fn connections(&self, listener: &str) -> IntGauge {
         self.families.active_connections.series(&[listener])
+    }
+
+    /// Counts requests on a listener that are not HTTP/1.1 as it should be.
+    pub fn refused(&self, listener: &str, reason: &str) -> IntCounter {
+        self.families.refused_requests.series(&[listener, reason])
+    }
+
+    /// Counts connections on a listener that are too many.
+    pub fn refused_connections(&self, listener: &str, reason: &str) -> IntCounter {
+        self.families.refused_connections.series(&[listener, reason])
     }
 
     /// Notes that a configuration was loaded and is in use.
@@ -370,6 +392,8 @@ mod tests {
         upstream.target_up("127.0.0.1:3000").set(1);
         upstream.dns_failure();
         metrics.connections("web").inc();
+        metrics.refused("web", "line-end").inc();
+        metrics.refused_connections("web", "per_ip").inc();
         metrics.touch_access();
         metrics.touch_cache();
         metrics.touch_tls();
@@ -422,6 +446,8 @@ mod tests {
             ("tollgate_limit_keys", "gauge"),
             ("tollgate_limit_keys_evicted_total", "counter"),
             ("tollgate_proxy_protocol_failures_total", "counter"),
+            ("tollgate_refused_connections_total", "counter"),
+            ("tollgate_refused_requests_total", "counter"),
             ("tollgate_redis_up", "gauge"),
             ("tollgate_tls_cert_not_after_seconds", "gauge"),
             ("tollgate_tls_handshake_failures_total", "counter"),

@@ -5,9 +5,9 @@ use super::http1::Client;
 use super::succession::Doorkeeper;
 use super::watchdog::Probes;
 use crate::gateway::Gateway;
-use crate::listen::Listener;
 use crate::listen::connection::{Connection, Facts, LAST_CHANCE, Socket};
 use crate::listen::proxy_protocol::{self, Told};
+use crate::listen::{Limits, Listener};
 use crate::observe::metrics::{Metrics, ProxyFailure};
 use crate::snapshot::Snapshot;
 use crate::value::Name;
@@ -28,9 +28,6 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long accepting pauses when the process has no file descriptor left.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
-
-/// Flow-control windows of a client's HTTP/2 connection and its streams: uploads are not throttled on long paths.
-const H2_WINDOW: u32 = 1 << 20;
 
 /// A bound socket.
 pub(super) struct Listening {
@@ -92,8 +89,10 @@ impl Doors {
         let mut options = HttpServerOptions::default();
         options.h2c = listener.h2c;
         options.h2_idle_timeout = Some(listener.limits.keepalive);
+        let turned_away = |why| self.metrics.refused_connections(listener.name.as_str(), why);
         Arc::new(App {
-            header_bytes: h2_header_list(&listener.limits),
+            limits: listener.limits,
+            turned_away: (turned_away("connections"), turned_away("per_ip")),
             gateway: self.gateway.clone(),
             proxy: self.proxy.clone(),
             options,
@@ -141,7 +140,12 @@ impl Door {
         let number = usize::from(self.number);
         let Some(listener) = snapshot.listeners.get(number) else { return };
         let Some(app) = doors.apps.load().get(number).cloned() else { return };
-        let newcomer = Newcomer {
+        // Known before a byte is read, so that no request is asked what it is.
+        let is_probe = doors.probes.holds(peer);
+        if !is_probe && usize::try_from(self.gauge.get()).is_ok_and(|open| open >= app.limits.connections) {
+            return app.turned_away.0.inc();
+        }
+        let mut newcomer = Newcomer {
             facts: Facts {
                 listener: self.number,
                 peer: Some(peer),
@@ -150,15 +154,16 @@ impl Door {
                 tls: None,
                 trusted: listener.trusted.contains(peer.ip()),
             },
-            keepalive: listener.limits.keepalive,
             guard: doors.connections.open(self.gauge.clone()),
             app,
             stopping: doors.stopping.clone(),
-            // Known before a byte is read, so that no request is asked what it is.
-            is_probe: doors.probes.holds(peer),
+            is_probe,
         };
         let proxy = &listener.proxy_protocol;
         let is_proxied = proxy.as_ref().is_some_and(|proxy| proxy.from.contains(peer.ip()));
+        if !is_proxied && !newcomer.is_let_in() {
+            return newcomer.app.turned_away.1.inc();
+        }
         match &listener.tls {
             // What comes before the first request is for strangers.
             _ if newcomer.is_probe => newcomer.serve(stream),
@@ -171,7 +176,6 @@ impl Door {
 /// A connection that has been accepted, with everything but its socket.
 struct Newcomer {
     facts: Facts,
-    keepalive: Duration,
     guard: Guard,
     app: Arc<App>,
     stopping: ShutdownWatch,
@@ -179,6 +183,16 @@ struct Newcomer {
 }
 
 impl Newcomer {
+    /// Counts it as its client's; `false` when that client has too many. Proxies and the watchdog may have any number.
+    fn is_let_in(&mut self) -> bool {
+        match self.facts.peer {
+            Some(peer) if !self.facts.trusted && !self.is_probe => {
+                self.guard.belongs_to(peer.ip(), self.app.limits.per_ip)
+            }
+            _ => true,
+        }
+    }
+
     /// Serves it after what comes before the first request. That keeps nobody else waiting, and has a deadline of its own.
     async fn introduce(mut self, stream: TcpStream, snapshot: Arc<Snapshot>, is_proxied: bool) {
         let mut stopping = self.stopping.clone();
@@ -203,6 +217,10 @@ impl Newcomer {
         let deadline = Instant::now() + listener.limits.handshake;
         if is_proxied {
             self.hear_proxy(&mut stream, listener, deadline).await?;
+            if !self.is_let_in() {
+                self.app.turned_away.1.inc();
+                return None;
+            }
         }
         let Some(tls) = &listener.tls else { return Some(stream.into()) };
         let handshaken = tls.accept(stream, deadline).await?;
@@ -238,9 +256,10 @@ impl Newcomer {
 
     /// A task of its own, so that what a handshake needs is not kept along with the connection.
     fn serve(self, socket: impl Into<Socket>) {
-        let connection = Connection::new(socket, self.facts, self.keepalive, Some(Box::new(self.guard)));
-        let connection = Box::new(connection.until(self.stopping.clone()));
-        let client = Client::new(self.app, self.stopping, self.keepalive);
+        let Limits { keepalive, send_idle, .. } = self.app.limits;
+        let connection = Connection::new(socket, self.facts, keepalive, Some(Box::new(self.guard)));
+        let connection = Box::new(connection.until(self.stopping.clone()).send_idle(send_idle));
+        let client = Client::new(self.app, self.stopping);
         match self.is_probe {
             false => tokio::spawn(client.serve(connection)),
             true => tokio::spawn(client.serve_probe(connection)),
@@ -294,11 +313,13 @@ pub(super) struct App {
     proxy: Arc<HttpProxy<Gateway>>,
     pub(super) options: HttpServerOptions,
     pub(super) http1: bool,
-    header_bytes: u32,
+    pub(super) limits: Limits,
+    /// Counts connections beyond `limits.connections` and `limits.per_ip`.
+    turned_away: (prometheus::IntCounter, prometheus::IntCounter),
 }
 
 /// What `limits` mean in HTTP/2's way of counting: 32 bytes more for each field (RFC 9113 section 6.5.2).
-fn h2_header_list(limits: &crate::listen::Limits) -> u32 {
+fn h2_header_list(limits: &Limits) -> u32 {
     let bytes = limits.header_bytes.saturating_add(limits.uri).saturating_add(32 * limits.headers as u64);
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
@@ -323,8 +344,9 @@ impl HttpServerApp for App {
 
     fn h2_options(&self) -> Option<H2Options> {
         let mut options = default_h2_options();
-        options.initial_window_size(H2_WINDOW).initial_connection_window_size(H2_WINDOW);
-        options.max_header_list_size(self.header_bytes);
+        let Limits { h2_streams, h2_window, .. } = self.limits;
+        options.initial_window_size(h2_window).initial_connection_window_size(h2_window);
+        options.max_concurrent_streams(h2_streams).max_header_list_size(h2_header_list(&self.limits));
         Some(options)
     }
 }

@@ -2,12 +2,14 @@
 
 use super::accept::App;
 use crate::gateway::Served;
+use crate::listen::chunks::Chunks;
 use crate::listen::connection::{Connection, H2_PREFACE, LAST_CHANCE};
+use crate::listen::framing::{self, Body, Flaw, glimpse};
 use bytes::{Buf, BytesMut};
 use pingora::ErrorType;
 use pingora::apps::ServerApp;
 use pingora::modules::http::HttpModules;
-use pingora::protocols::Peek;
+use pingora::protocols::{Peek, Stream};
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use pingora::time::timeout;
@@ -15,27 +17,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
-/// How long the head of a request may take from its first byte on.
-const HEAD_TIME: Duration = Duration::from_secs(60);
-
-/// Heads are read up to here, so that one that is too long for the listener can be told so.
-const MAX_HEAD: usize = 1 << 20;
-
 /// What is read at once: the head of most requests.
 const READ: usize = 4096;
+
+/// Most empty lines in front of a request; one is what old clients send behind a body (RFC 9112 section 2.2).
+const MOST_EMPTY_LINES: u32 = 4;
+
+/// How much is read of what comes behind a refused head, and for how long: a client that is still sending loses the answer
+/// when its connection is reset.
+const LINGER_BYTES: usize = 256 << 10;
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A client that speaks HTTP/1.1 until something else is found out.
 pub(super) struct Client {
     app: Arc<App>,
     stopping: ShutdownWatch,
-    /// How long the connection may be idle.
-    keepalive: Duration,
     modules: HttpModules,
 }
 
 impl Client {
-    pub(super) fn new(app: Arc<App>, stopping: ShutdownWatch, keepalive: Duration) -> Client {
-        Client { app, stopping, keepalive, modules: HttpModules::new() }
+    pub(super) fn new(app: Arc<App>, stopping: ShutdownWatch) -> Client {
+        Client { app, stopping, modules: HttpModules::new() }
     }
 
     /// Serves a connection to its end.
@@ -66,7 +68,7 @@ impl Client {
     /// Answers the one request of the watchdog.
     pub(super) async fn serve_probe(mut self, mut connection: Box<Connection>) {
         let mut read = BytesMut::new();
-        if self.read_head(&mut connection, &mut read).await.is_some()
+        if let Some(Ok(_)) = self.read_head(&mut connection, &mut read).await
             && let Some(session) = self.session(connection, read).await
         {
             self.app.gateway.answer_probe(session).await;
@@ -79,8 +81,18 @@ impl Client {
 
     async fn serve_http1(&mut self, mut connection: Box<Connection>) {
         let mut read = BytesMut::new();
-        while self.read_head(&mut connection, &mut read).await.is_some() {
-            let Some(session) = self.session(connection, std::mem::take(&mut read)).await else { return };
+        let mut left = self.app.limits.requests.unwrap_or(u64::MAX);
+        while let Some(found) = self.read_head(&mut connection, &mut read).await {
+            match found {
+                Ok(None) => {}
+                Ok(Some(chunks)) => connection.expect_chunks(chunks),
+                Err(flaw) => return self.refuse(connection, &read, flaw).await,
+            }
+            let Some(mut session) = self.session(connection, std::mem::take(&mut read)).await else { return };
+            left -= 1;
+            if left == 0 {
+                session.set_keepalive(None);
+            }
             match self.app.gateway.serve(session).await {
                 Served::Kept(reusable) => {
                     let (stream, rest) = reusable.into_parts();
@@ -93,23 +105,36 @@ impl Client {
         connection.part();
     }
 
-    /// Reads until there is a whole head; `None` when none comes.
-    async fn read_head(&mut self, connection: &mut Connection, read: &mut BytesMut) -> Option<()> {
-        let (mut seen, mut began) = (0, None);
+    /// Reads until there is a whole head, and checks it; `None` when none comes. Gives what is said of the body, and as much
+    /// of it as was looked at.
+    async fn read_head(
+        &mut self,
+        connection: &mut Connection,
+        read: &mut BytesMut,
+    ) -> Option<Result<Option<Chunks>, Flaw>> {
+        let limits = self.app.limits;
+        let (mut seen, mut began, mut empty_lines) = (0, None, 0);
         let mut leaving = *self.stopping.borrow();
         loop {
-            // Empty lines before a request are passed over (RFC 9112 section 2.2).
-            while seen == 0 && matches!(read.first(), Some(b'\r' | b'\n')) {
-                read.advance(1);
+            while seen == 0 && read.starts_with(b"\r\n") {
+                read.advance(2);
+                empty_lines += 1;
             }
-            if holds_head(read, seen) || read.len() > MAX_HEAD {
-                return Some(());
+            if empty_lines > MOST_EMPTY_LINES {
+                return Some(Err(Flaw::EmptyLines));
+            }
+            if let Some(end) = framing::end(read, seen) {
+                let (head, behind) = read.split_at_checked(end).unwrap_or((read, &[]));
+                return Some(framing::check(head, &limits).and_then(|body| begin_body(body, behind)));
+            }
+            if let Err(flaw) = framing::check_begun(read, &limits) {
+                return Some(Err(flaw));
             }
             seen = read.len();
             let limit = match (seen, began) {
                 (0, _) if leaving => LAST_CHANCE,
-                (0, _) => self.keepalive,
-                (_, None) => *began.insert(Instant::now() + HEAD_TIME) - Instant::now(),
+                (0, _) => limits.keepalive,
+                (_, None) => *began.insert(Instant::now() + limits.header_time) - Instant::now(),
                 (_, Some(deadline)) => deadline.saturating_duration_since(Instant::now()),
             };
             read.reserve(READ);
@@ -122,9 +147,22 @@ impl Client {
                     continue;
                 }
             };
-            if !matches!(more, Ok(Ok(1..))) {
-                return None;
+            match more {
+                Ok(Ok(1..)) => {}
+                Err(_) if seen > 0 => return Some(Err(Flaw::Slow)),
+                _ => return None,
             }
+        }
+    }
+
+    /// Answers a head that is not as it should be, and ends the connection.
+    async fn refuse(&self, connection: Box<Connection>, read: &[u8], flaw: Flaw) {
+        let session = Session::new_h1_with_modules(connection, &self.modules);
+        let refused = self.app.gateway.refuse_head(session, flaw, glimpse(read)).await;
+        if let Some(mut stream) = refused {
+            let rest = linger(&mut stream);
+            // Whoever sends for longer gets the reset.
+            drop(timeout(LINGER, rest).await);
         }
     }
 
@@ -139,7 +177,7 @@ impl Client {
             Ok(true) => return Some(session),
             Ok(false) => {}
             Err(error) if *error.etype() == ErrorType::InvalidHTTPHeader => {
-                self.app.gateway.refuse_head(session).await;
+                drop(self.app.gateway.refuse_head(session, Flaw::Malformed, None).await);
             }
             Err(error) => log::debug!("a request could not be read: {error}"),
         }
@@ -147,31 +185,20 @@ impl Client {
     }
 }
 
-/// Whether there is an empty line, the end of a head; the first `seen` bytes were looked at before.
-fn holds_head(read: &[u8], seen: usize) -> bool {
-    // The end may have begun in what was seen.
-    let from = seen.saturating_sub(3);
-    let fresh = read.get(from..).unwrap_or_default();
-    memchr::memchr_iter(b'\n', fresh).any(|at| {
-        let rest = fresh.get(at + 1..).unwrap_or_default();
-        rest.starts_with(b"\r\n") || rest.starts_with(b"\n")
-    })
+/// Looks at what is there of a body already; gives what is to be done with the rest, unless the body needs no looks.
+fn begin_body(body: Body, behind: &[u8]) -> Result<Option<Chunks>, Flaw> {
+    let Body::Chunked = body else { return Ok(None) };
+    let mut chunks = Chunks::new();
+    let over = chunks.pass(behind)?;
+    Ok((!over).then_some(chunks))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_head_is_found_wherever_it_is_cut() {
-        for head in
-            ["GET / HTTP/1.1\r\nhost: a\r\n\r\n", "GET / HTTP/1.1\nhost: a\n\n", "GET / HTTP/1.1\r\n\n"]
-        {
-            let bytes = head.as_bytes();
-            for cut in 0..bytes.len() {
-                assert!(!holds_head(&bytes[..cut], 0), "{head:?} cut at {cut}");
-                assert!(holds_head(bytes, cut), "{head:?} seen up to {cut}");
-            }
+async fn linger(stream: &mut Stream) {
+    let (mut left, mut sink) = (LINGER_BYTES, [0; READ]);
+    while let Ok(count @ 1..) = stream.read(&mut sink).await {
+        match left.checked_sub(count) {
+            Some(rest) => left = rest,
+            None => return,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where the process listens: what is missing, bound twice, or open to everybody.
 
 use crate::config::Document;
-use crate::config::document::{AdminBind, Listener};
+use crate::config::document::{AdminBind, Listener, ListenerLimits};
 use crate::value::{At, Code, Issue, Issues, Name, Spanned};
 use std::net::SocketAddr;
 
@@ -37,6 +37,33 @@ fn check_listener(name: &Spanned<Name>, written: &Listener, issues: &mut Issues)
     if written.limits.keepalive.is_some_and(|keepalive| keepalive.0.as_secs() == 0) {
         wrong(Code::BAD_VALUE, name.at, "must keep idle connections for 1s at least");
     }
+    for (key, what) in impossible_limits(&written.limits) {
+        wrong(Code::BAD_VALUE, name.at, &format!("cannot have `limits.{key}` {what}"));
+    }
+}
+
+/// Limits with which nobody could be served, and what is wrong with them.
+fn impossible_limits(limits: &ListenerLimits) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let times = [
+        ("header_timeout", limits.header_timeout),
+        ("body_idle", limits.body_idle),
+        ("send_idle", limits.send_idle),
+        ("handshake_timeout", limits.handshake_timeout),
+    ];
+    let counts = [
+        ("requests", limits.requests),
+        ("connections", limits.connections.map(u64::from)),
+        ("per_ip", limits.per_ip.map(u64::from)),
+        ("h2_streams", limits.h2_streams.map(u64::from)),
+    ];
+    let no_time = times.into_iter().filter(|(_, time)| time.is_some_and(|time| time.0.is_zero()));
+    let none = counts.into_iter().filter(|(_, count)| *count == Some(0));
+    // RFC 9113 section 6.9.1; streams begin with 65,535.
+    let window = limits.h2_window.filter(|window| !(65_535..=0x7fff_ffff).contains(&window.0));
+    no_time
+        .map(|(key, _)| (key, "of no time"))
+        .chain(none.map(|(key, _)| (key, "of 0")))
+        .chain(window.map(|_| ("h2_window", "below 64KiB or above 2GiB")))
 }
 
 /// An address with who binds it and where that is written.

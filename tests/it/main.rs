@@ -15,6 +15,7 @@ mod cases;
 mod config;
 mod diff;
 mod explain;
+mod framing;
 mod h2_targets;
 mod harness;
 mod identity;

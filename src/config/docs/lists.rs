@@ -2,6 +2,7 @@
 
 use super::keys::{anchor, row};
 use crate::filters::STEPS;
+use crate::listen::framing::Flaw;
 use crate::observe::metrics::{Attempt, Metrics};
 use crate::reply::Kind;
 use crate::value::issue::{CODES, Level};
@@ -16,6 +17,7 @@ const SECTIONS: &[Section] = &[
     ("Order of steps", steps),
     ("Template sources", templates),
     ("Error answers", errors),
+    ("Refused requests", refused),
     ("Findings of `tollgate check`", findings),
     ("Access log", access_log),
     ("Metrics", metrics),
@@ -88,7 +90,10 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("limit", "The limit that refused the request, or would have if it were not in shadow."),
     ("fault", "The fault that was made on purpose: `delay`, `abort`, `delay+abort`."),
     ("status", "Status of the answer; 499 if the client went away before it."),
-    ("reason", "Why tollgate answered itself: a code of the [error answers](#error-answers)."),
+    (
+        "reason",
+        "Why tollgate answered itself: a code of the [error answers](#error-answers), or of the [requests that are refused](#refused-requests).",
+    ),
     ("bytes_in", "Bytes of the request body."),
     ("bytes_out", "Bytes of the response body."),
     ("duration_ms", "From the first byte of the request to the last of the response."),
@@ -190,6 +195,16 @@ fn errors() -> String {
     )
 }
 
+fn refused() -> String {
+    let rows = Flaw::ALL
+        .iter()
+        .map(|flaw| [format!("`{}`", flaw.code()), flaw.kind().status.to_string(), flaw.detail().to_owned()]);
+    format!(
+        "A request over HTTP/1.1 that two readers could understand differently is answered, whatever route it is for, and its\n         connection ends. The code is `reason` in the access log and in `tollgate_refused_requests_total`.\n\n{}",
+        table(["code", "status", "meaning"], rows)
+    )
+}
+
 fn findings() -> String {
     let rows = CODES.iter().map(|(code, meaning)| {
         let level = if code.level() == Level::Error { "error" } else { "warning" };
@@ -243,6 +258,8 @@ fn families() -> Vec<Family> {
     upstream.target_up("target").set(1);
     upstream.dns_failure();
     metrics.connections("listener").inc();
+    metrics.refused("listener", "line-end").inc();
+    metrics.refused_connections("listener", "per_ip").inc();
     metrics.touch_access();
     metrics.touch_cache();
     metrics.touch_tls();

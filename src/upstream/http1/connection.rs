@@ -21,6 +21,9 @@ const READ: usize = 8 << 10;
 /// What is read at once of a long body.
 const READ_LONG: usize = 64 << 10;
 
+/// Most interim answers before the final one: they could go on for ever, and each is passed on.
+const MOST_INTERIM: u8 = 16;
+
 /// A connection to a target.
 pub struct Connection {
     socket: Socket,
@@ -36,6 +39,8 @@ pub struct Connection {
     used: bool,
     /// Whether anything of the present answer has come.
     heard: bool,
+    /// Interim answers that came before the present one.
+    interim: u8,
     /// Whether another request can follow.
     keep: bool,
     /// Whether the target takes no more of the request.
@@ -77,6 +82,7 @@ impl Connection {
             offered: None,
             used: false,
             heard: false,
+            interim: 0,
             keep: true,
             refused: false,
             long: false,
@@ -131,6 +137,7 @@ impl Connection {
         self.method = head.method.clone();
         self.answer = Answer::Head;
         (self.sending, self.heard, self.keep, self.offered) = (framing, false, true, None);
+        self.interim = 0;
     }
 
     /// Lets the target change to this protocol, which the head that was begun asks for. Without this a 101 is a fault.
@@ -233,7 +240,12 @@ impl Connection {
         }
         let framing = head::framing(&mut head, &self.method)?;
         let end = !interim && framing.body.is_done();
-        if !interim {
+        if interim {
+            self.interim += 1;
+            if self.interim > MOST_INTERIM {
+                return Err(Fault::Invalid("there are too many interim answers"));
+            }
+        } else {
             self.keep &= framing.keep;
             self.answer = Answer::Body(framing.body);
         }

@@ -51,7 +51,11 @@ pub(super) fn take_response(input: &mut BytesMut) -> Result<Option<ResponseHead>
         Ok(_) => return Err(Fault::Invalid("the head of the answer is too long")),
         Err(_) => return Err(Fault::Invalid("the head of the answer is malformed")),
     };
-    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok());
+    if !ends_with_crlf(input.get(..length).unwrap_or_default()) {
+        return Err(Fault::Invalid("a line of the answer's head does not end with CRLF"));
+    }
+    // Codes beyond 599 mean nothing (RFC 9110 section 15).
+    let status = response.code.filter(|code| *code < 600).and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Fault::Invalid("the answer has no status"))?;
     let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let begin = input.as_ptr() as usize;
@@ -74,6 +78,11 @@ pub(super) fn take_response(input: &mut BytesMut) -> Result<Option<ResponseHead>
     Ok(Some(head))
 }
 
+/// Whether every line does; the parser takes a line feed alone for an end, which others take for a part of the value.
+fn ends_with_crlf(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head.get(at - 1) == Some(&b'\r'))
+}
+
 fn shared(bytes: &bytes::Bytes, place: Range<usize>) -> Result<HeaderValue, Fault> {
     let known = bytes.get(place.clone()).is_some();
     let value = known.then(|| HeaderValue::from_maybe_shared(bytes.slice(place)).ok()).flatten();
@@ -86,18 +95,25 @@ pub(super) struct Framing {
     pub(super) keep: bool,
 }
 
-/// Decides how long the body is (RFC 9112 section 6.3). What is ambiguous is refused or ends the connection; a length beside
-/// a coding is removed, so that nobody behind us goes by it.
+/// Decides how long the body is (RFC 9112 section 6.3). What is ambiguous is refused; what an answer without a body says of
+/// one is removed, so that nobody behind us waits for it.
 pub(super) fn framing(head: &mut ResponseHead, method: &Method) -> Result<Framing, Fault> {
     let coded = is_chunked(head)?;
     let declared = declared_length(&head.headers)?;
-    let ambiguous = coded && (declared.is_some() || head.version == Version::HTTP_10);
     if coded && declared.is_some() {
+        return Err(Fault::Invalid("the answer has both a length and a transfer coding"));
+    }
+    if coded && head.version == Version::HTTP_10 {
+        return Err(Fault::Invalid("the answer has a transfer coding that HTTP/1.0 does not know"));
+    }
+    let never = head.status.is_informational() || head.status == StatusCode::NO_CONTENT;
+    if never && declared.is_some() {
         head.headers.remove(CONTENT_LENGTH);
     }
-    let bodiless = *method == Method::HEAD
-        || head.status.is_informational()
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = never || *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED;
+    if bodiless && coded {
+        head.headers.remove(TRANSFER_ENCODING);
+    }
     let body = match (bodiless, coded, declared) {
         (true, ..) => Decoder::Done,
         (_, true, _) => Decoder::chunked(),
@@ -105,7 +121,7 @@ pub(super) fn framing(head: &mut ResponseHead, method: &Method) -> Result<Framin
         (_, _, Some(length)) => Decoder::Length(length),
         (_, _, None) => Decoder::UntilClose,
     };
-    let keep = !ambiguous && !matches!(body, Decoder::UntilClose) && keeps_open(head);
+    let keep = !matches!(body, Decoder::UntilClose) && keeps_open(head);
     Ok(Framing { body, keep })
 }
 
@@ -119,19 +135,16 @@ fn is_chunked(head: &ResponseHead) -> Result<bool, Fault> {
     }
 }
 
-/// The declared length. Several are taken when they are the same number (RFC 9110 section 8.6).
+/// The declared length: one number, once. Equal ones may be joined (RFC 9110 section 8.6), but not everybody does.
 fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
-    let mut length = None;
-    for part in
-        headers.get_all(CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-    {
-        let number =
-            decimal(part.trim_ascii()).ok_or(Fault::Invalid("the answer's length is not a number"))?;
-        if length.replace(number).is_some_and(|other| other != number) {
-            return Err(Fault::Invalid("the answer has two lengths"));
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(Fault::Invalid("the answer has two lengths")),
+        (Some(only), None) => {
+            decimal(only.as_bytes()).map(Some).ok_or(Fault::Invalid("the answer's length is not a number"))
         }
     }
-    Ok(length)
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {

@@ -68,6 +68,22 @@ impl H2Client {
         runtime().block_on(async { timeout(DEADLINE, exchange).await.expect("an HTTP/2 response in time") })
     }
 
+    /// Sends a request with the beginning of a body that never ends, and reads the whole response.
+    pub fn begin(&self, request: Request<()>, body: &[u8]) -> H2Response {
+        let body = Bytes::copy_from_slice(body);
+        let exchange = async {
+            let mut sender = self.sender.clone().ready().await?;
+            let (response, mut stream) = sender.send_request(request, false)?;
+            stream.send_data(body, false)?;
+            let response = read(response.await?).await;
+            drop(stream);
+            response
+        };
+        let response = runtime()
+            .block_on(async { timeout(DEADLINE, exchange).await.expect("an HTTP/2 response in time") });
+        response.unwrap_or_else(|error| panic!("HTTP/2 request: {error}"))
+    }
+
     /// Sends several requests at once over the one connection.
     pub fn send_all(&self, requests: Vec<Request<()>>) -> Vec<H2Response> {
         let one = |request: Request<()>| {

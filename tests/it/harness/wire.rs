@@ -153,6 +153,22 @@ impl Wire {
         Ok(std::mem::take(&mut self.ahead))
     }
 
+    /// Waits no longer than this for what comes.
+    pub fn give_up_after(&self, time: Duration) {
+        if let Some(tcp) = self.stream.tcp() {
+            tcp.set_read_timeout(Some(time)).unwrap();
+        }
+    }
+
+    /// Whether something has come, or the end, without waiting for it.
+    pub fn has_more(&mut self) -> bool {
+        let Some(tcp) = self.stream.tcp() else { return false };
+        tcp.set_nonblocking(true).unwrap();
+        let peeked = tcp.peek(&mut [0]);
+        tcp.set_nonblocking(false).unwrap();
+        !self.ahead.is_empty() || !peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Waits for the peer to end the connection, politely or not; panics when it sends something or stays.
     pub fn expect_closed(&mut self) {
         match self.read_some() {

@@ -1,0 +1,448 @@
+//! What the head of an HTTP/1.1 request must look like before anybody parses it (RFC 9112).
+//!
+//! A head that two readers can understand differently is how requests are smuggled past whoever looks at them. Parsers
+//! forgive a lot, each something else; so a head is checked here first, by the grammar and no more. What passes leaves no
+//! choice: every line ends with CRLF, there is one host, one length or the one coding that everybody knows, or neither.
+
+use super::Limits;
+use crate::reply::Kind;
+use std::fmt;
+
+/// Longest method. The registered ones have up to 17 letters.
+const MAX_METHOD: usize = 32;
+
+/// What a head may have besides what [`Limits`] count: the words of the request line, colons, spaces and line ends.
+const SPARE: u64 = 128;
+const SPARE_FIELD: u64 = 8;
+
+macro_rules! flaws {
+    ($($(#[doc = $doc:literal])* $name:ident = $kind:ident, $code:literal, $detail:literal;)*) => {
+        /// Why a request is not taken. Clients are told the kind of problem and a sentence, the log and the metric a code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Flaw { $($(#[doc = $doc])* $name,)* }
+
+        impl Flaw {
+            /// Every flaw.
+            pub const ALL: &[Flaw] = &[$(Flaw::$name),*];
+
+            /// Stable code: `reason` in the log and the metric.
+            pub fn code(self) -> &'static str {
+                match self { $(Flaw::$name => $code,)* }
+            }
+
+            /// What the client is answered.
+            pub fn kind(self) -> Kind {
+                match self { $(Flaw::$name => Kind::$kind,)* }
+            }
+
+            /// The same in a sentence.
+            pub fn detail(self) -> &'static str {
+                match self { $(Flaw::$name => $detail,)* }
+            }
+        }
+    };
+}
+
+flaws! {
+    /// Whatever the engine's parser refuses that passed here.
+    Malformed = BAD_REQUEST, "malformed", "The head of the request is not valid.";
+    /// LF without CR.
+    LineEnd = BAD_REQUEST, "line-end", "A line does not end with CRLF.";
+    /// CR, NUL or another control character.
+    Control = BAD_REQUEST, "control-character", "There is a control character in the head.";
+    /// More than a client may forget behind a body (section 2.2).
+    EmptyLines = BAD_REQUEST, "empty-lines", "There are empty lines in front of the request.";
+    /// It is not three words with one space between them; HTTP/0.9 has two.
+    RequestLine = BAD_REQUEST, "request-line", "The first line is no request line.";
+    /// It is no token, or too long for one.
+    Method = BAD_REQUEST, "method", "The method is not valid.";
+    /// There are characters in it that must be escaped.
+    Target = BAD_REQUEST, "target", "The target has characters that must be escaped.";
+    /// It has what is never sent.
+    Fragment = BAD_REQUEST, "fragment", "The target has a fragment.";
+    /// It has a user.
+    UserInfo = BAD_HOST, "user-info", "The target has user information.";
+    /// It is longer than `limits.uri`.
+    TargetTooLong = URI_TOO_LONG, "uri-too-long", "The address of the request is too long.";
+    /// It is neither HTTP/1.1 nor HTTP/1.0.
+    Version = VERSION, "http-version", "The version of HTTP is not spoken here.";
+    /// A field goes over more than one line (section 5.2), or the first one begins with a space.
+    Folded = BAD_REQUEST, "folded-line", "A header field goes over more than one line.";
+    /// A line has no colon.
+    NoColon = BAD_REQUEST, "no-colon", "A header field has no colon.";
+    /// There is space in front of a colon (section 5.1).
+    SpaceBeforeColon = BAD_REQUEST, "space-before-colon", "There is space between a field name and its colon.";
+    /// A field's name is no token, or is one that some read as another.
+    FieldName = BAD_REQUEST, "field-name", "A header field's name is not valid.";
+    /// There are more than `limits.headers`, or more bytes than all limits allow together.
+    TooLarge = HEADERS_TOO_LARGE, "headers-too-large", "The header fields of the request are too large.";
+    /// HTTP/1.1 needs one.
+    MissingHost = BAD_HOST, "missing-host", "There is no Host.";
+    /// There are two.
+    DoubledHost = BAD_HOST, "doubled-host", "There is more than one Host.";
+    /// It is empty or no host.
+    Host = BAD_HOST, "bad-host", "The Host is not valid.";
+    /// The target names another one than `Host`.
+    OtherHost = BAD_HOST, "other-host", "The target is for another host than Host says.";
+    /// It is not a plain number.
+    Length = BAD_REQUEST, "content-length", "Content-Length is not a number.";
+    /// There are two, even if they say the same.
+    DoubledLength = BAD_REQUEST, "doubled-content-length", "There is more than one Content-Length.";
+    /// It is anything but `chunked`, or there are two.
+    Coding = BAD_REQUEST, "transfer-encoding", "Transfer-Encoding is not chunked alone.";
+    /// HTTP/1.0 has none.
+    CodingInHttp10 = BAD_REQUEST, "transfer-encoding-http-1.0", "HTTP/1.0 has no Transfer-Encoding.";
+    /// The body has both, and they may disagree (section 6.1).
+    LengthAndCoding = BAD_REQUEST, "length-and-coding", "There are both Content-Length and Transfer-Encoding.";
+    /// Something else than `100-continue` is expected.
+    Expectation = EXPECTATION, "expectation", "Only 100-continue can be expected.";
+    /// The head took longer than `limits.header_timeout`.
+    Slow = CLIENT_TIMEOUT, "header-timeout", "The head of the request took too long.";
+    /// A chunk has no size, or something else than extensions behind it.
+    ChunkSize = BAD_REQUEST, "chunk-size", "A chunk of the body has no valid size.";
+    /// Extensions of chunks are malformed or too long.
+    ChunkExtension = BAD_REQUEST, "chunk-extension", "An extension of a chunk is not valid.";
+    /// A chunk is longer or shorter than it says.
+    ChunkEnd = BAD_REQUEST, "chunk-end", "A chunk of the body does not end where it says.";
+    /// Trailers are malformed or too long.
+    Trailer = BAD_REQUEST, "trailer", "A trailer field is not valid.";
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.detail())
+    }
+}
+
+impl std::error::Error for Flaw {}
+
+/// What a head says of the body behind it (RFC 9112 section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// It has so many bytes.
+    Length(u64),
+    /// It comes in chunks.
+    Chunked,
+}
+
+/// Where the head ends that `read` begins with: behind the first empty line, however its lines end. The first `seen` bytes
+/// were looked at before.
+pub fn end(read: &[u8], seen: usize) -> Option<usize> {
+    // The end may have begun in what was seen.
+    let from = seen.saturating_sub(3);
+    let fresh = read.get(from..).unwrap_or_default();
+    memchr::memchr_iter(b'\n', fresh).find_map(|at| match fresh.get(at + 1..)? {
+        [b'\r', b'\n', ..] => Some(from + at + 3),
+        [b'\n', ..] => Some(from + at + 2),
+        _ => None,
+    })
+}
+
+/// Checks a whole head, from its request line to the empty line.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(head: &[u8], limits: &Limits) -> Result<Body, Flaw> {
+    if head.len() as u64 > largest(limits) {
+        return Err(Flaw::TooLarge);
+    }
+    let (line, mut rest) = take_line(head)?;
+    let mut fields = Fields::new(request_line(line, limits)?);
+    loop {
+        let (line, behind) = take_line(rest)?;
+        if line.is_empty() {
+            return fields.body();
+        }
+        rest = behind;
+        fields.take(line, limits)?;
+    }
+}
+
+/// Checks as much of a head as there is, so that nobody waits for the rest of what cannot become one.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_begun(read: &[u8], limits: &Limits) -> Result<(), Flaw> {
+    if read.len() as u64 > largest(limits) {
+        return Err(Flaw::TooLarge);
+    }
+    if memchr::memchr(b'\n', read).is_some() {
+        return take_line(read).and_then(|(line, _)| request_line(line, limits)).map(drop);
+    }
+    match read {
+        [] | [b'\r'] => Ok(()),
+        [first, ..] if !is_token(*first) => Err(Flaw::RequestLine),
+        _ if read.len() as u64 > limits.uri.saturating_add(SPARE) => Err(Flaw::TargetTooLong),
+        _ => Ok(()),
+    }
+}
+
+/// Method and target of what may be a request, for the log.
+pub fn glimpse(read: &[u8]) -> Option<(&[u8], &[u8])> {
+    const LONGEST: usize = 1024;
+    let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let plain = is_method(method) && target.iter().all(u8::is_ascii_graphic) && target.len() <= LONGEST;
+    plain.then_some((method, target))
+}
+
+/// Most bytes of a head by all limits together.
+fn largest(limits: &Limits) -> u64 {
+    let fields = limits.headers as u64 * SPARE_FIELD;
+    limits.uri.saturating_add(limits.header_bytes).saturating_add(fields).saturating_add(SPARE)
+}
+
+/// A line without its end, and what is behind it.
+fn take_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
+    let end = memchr::memchr(b'\n', bytes).ok_or(Flaw::LineEnd)?;
+    match bytes.split_at_checked(end) {
+        Some(([line @ .., b'\r'], [_, rest @ ..])) => Ok((line, rest)),
+        _ => Err(Flaw::LineEnd),
+    }
+}
+
+/// What counts of a request line.
+struct Request<'a> {
+    http10: bool,
+    /// The authority of a target in absolute form (RFC 9112 section 3.2.2).
+    authority: Option<&'a [u8]>,
+}
+
+fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<Request<'a>, Flaw> {
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let method = words.next().unwrap_or_default();
+    let (Some(target), Some(version)) = (words.next(), words.next()) else {
+        return Err(if is_clean(line) { Flaw::RequestLine } else { Flaw::Control });
+    };
+    if method.is_empty() || target.is_empty() {
+        return Err(Flaw::RequestLine);
+    }
+    if !is_method(method) {
+        return Err(Flaw::Method);
+    }
+    if target.len() as u64 > limits.uri {
+        return Err(Flaw::TargetTooLong);
+    }
+    check_target(target)?;
+    let http10 = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(Flaw::Version),
+        _ => return Err(Flaw::RequestLine),
+    };
+    Ok(Request { http10, authority: authority(target)? })
+}
+
+fn is_method(method: &[u8]) -> bool {
+    (1..=MAX_METHOD).contains(&method.len()) && method.iter().all(|byte| is_token(*byte))
+}
+
+/// Visible ASCII without `#`. What of it a path may have is decided when the path is brought to its normal form.
+fn check_target(target: &[u8]) -> Result<(), Flaw> {
+    if target.iter().all(|byte| matches!(byte, b'!'..=b'~') && *byte != b'#') {
+        return Ok(());
+    }
+    Err(match target.iter().find(|byte| !matches!(byte, b'!'..=b'~') || **byte == b'#') {
+        Some(b'#') => Flaw::Fragment,
+        Some(0x80..) | None => Flaw::Target,
+        Some(_) => Flaw::Control,
+    })
+}
+
+fn authority(target: &[u8]) -> Result<Option<&[u8]>, Flaw> {
+    if target.first() == Some(&b'/') {
+        return Ok(None);
+    }
+    let behind = |scheme: &[u8]| {
+        let (begin, rest) = target.split_at_checked(scheme.len())?;
+        begin.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    let Some(rest) = behind(b"http://").or_else(|| behind(b"https://")) else { return Ok(None) };
+    let authority = rest.split(|byte| matches!(byte, b'/' | b'?')).next().unwrap_or_default();
+    if authority.contains(&b'@') {
+        return Err(Flaw::UserInfo);
+    }
+    check_host(authority).map(|()| Some(authority))
+}
+
+/// What hosts and ports are written with; more is found out when the route is looked for.
+fn check_host(host: &[u8]) -> Result<(), Flaw> {
+    let plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    if host.is_empty() || !host.iter().all(plain) { Err(Flaw::Host) } else { Ok(()) }
+}
+
+/// The fields so far.
+struct Fields<'a> {
+    request: Request<'a>,
+    count: usize,
+    host: Option<&'a [u8]>,
+    length: Option<u64>,
+    chunked: bool,
+    expects: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn new(request: Request<'a>) -> Fields<'a> {
+        Fields { request, count: 0, host: None, length: None, chunked: false, expects: false }
+    }
+
+    fn take(&mut self, line: &'a [u8], limits: &Limits) -> Result<(), Flaw> {
+        self.count += 1;
+        if self.count > limits.headers {
+            return Err(Flaw::TooLarge);
+        }
+        let (name, value) = split_field(line)?;
+        if !is_clean(value) {
+            return Err(Flaw::Control);
+        }
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        // Nearly every field is told apart by the length of its name.
+        match name.len() {
+            4 if is(b"host") => self.host(value.trim_ascii()),
+            6 if is(b"expect") => self.expect(value.trim_ascii()),
+            14 if is(b"content-length") => self.length(value.trim_ascii()),
+            17 if is(b"transfer-encoding") => self.coding(value.trim_ascii()),
+            // What goes through CGI's variables on its way is read as the other.
+            14 if is(b"content_length") => Err(Flaw::FieldName),
+            17 if is(b"transfer_encoding") => Err(Flaw::FieldName),
+            _ => Ok(()),
+        }
+    }
+
+    fn host(&mut self, value: &'a [u8]) -> Result<(), Flaw> {
+        if self.host.replace(value).is_some() {
+            return Err(Flaw::DoubledHost);
+        }
+        check_host(value)
+    }
+
+    fn expect(&mut self, value: &[u8]) -> Result<(), Flaw> {
+        if std::mem::replace(&mut self.expects, true) || !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Flaw::Expectation);
+        }
+        Ok(())
+    }
+
+    fn length(&mut self, value: &[u8]) -> Result<(), Flaw> {
+        match self.length.replace(number(value).ok_or(Flaw::Length)?) {
+            Some(_) => Err(Flaw::DoubledLength),
+            None => Ok(()),
+        }
+    }
+
+    fn coding(&mut self, value: &[u8]) -> Result<(), Flaw> {
+        if std::mem::replace(&mut self.chunked, true) || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(Flaw::Coding);
+        }
+        Ok(())
+    }
+
+    /// What all of it says together.
+    fn body(&self) -> Result<Body, Flaw> {
+        match (self.host, self.request.authority) {
+            (None, _) if !self.request.http10 => return Err(Flaw::MissingHost),
+            // The target's counts; one that lies may be believed by somebody else (RFC 9112 section 3.2.2).
+            (Some(host), Some(authority)) if host != authority => return Err(Flaw::OtherHost),
+            _ => {}
+        }
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Flaw::LengthAndCoding),
+            (true, None) if self.request.http10 => Err(Flaw::CodingInHttp10),
+            (true, None) => Ok(Body::Chunked),
+            (false, Some(length)) => Ok(Body::Length(length)),
+            (false, None) => Ok(Body::None),
+        }
+    }
+}
+
+/// A field's name, and what is behind the colon.
+fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
+    let at = line.iter().position(|byte| !is_token(*byte)).ok_or(Flaw::NoColon)?;
+    match line.split_at_checked(at) {
+        Some(([], [b' ' | b'\t', ..])) => Err(Flaw::Folded),
+        Some(([], _)) => Err(Flaw::FieldName),
+        Some((name, [b':', value @ ..])) => Ok((name, value)),
+        Some((_, rest)) => Err(match rest.trim_ascii_start().first() {
+            Some(b':') => Flaw::SpaceBeforeColon,
+            _ if !is_clean(rest) => Flaw::Control,
+            _ if rest.contains(&b':') => Flaw::FieldName,
+            _ => Flaw::NoColon,
+        }),
+        None => Err(Flaw::NoColon),
+    }
+}
+
+/// Digits and nothing else, none of them a leading zero that some take for octal; far below where arithmetic ends.
+fn number(digits: &[u8]) -> Option<u64> {
+    const MOST_DIGITS: usize = 18;
+    if digits.is_empty() || digits.len() > MOST_DIGITS || (digits.len() > 1 && digits.first() == Some(&b'0'))
+    {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
+    })
+}
+
+/// What names are made of (RFC 9110 section 5.6.2).
+static TOKEN: [bool; 256] = token_bytes();
+
+#[allow(clippy::indexing_slicing, reason = "run by the compiler")]
+const fn token_bytes() -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        byte += 1;
+    }
+    table
+}
+
+pub(super) fn is_token(byte: u8) -> bool {
+    TOKEN.get(usize::from(byte)).copied().unwrap_or(false)
+}
+
+/// Whether a value may have this byte: anything but controls, of which tabs are allowed (RFC 9110 section 5.5).
+pub(super) fn is_value(byte: u8) -> bool {
+    byte >= b' ' && byte != 0x7f || byte == b'\t'
+}
+
+/// Whether there are no controls, eight bytes at a time.
+fn is_clean(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let clean = |word: &[u8; 8]| {
+        let bits = u64::from_le_bytes(*word);
+        let deleted = bits ^ (ONES * 0x7f);
+        // The highest bit of a byte that is below 0x20, or is 0x7f; a tab makes a closer look.
+        let low = bits.wrapping_sub(ONES * 0x20) & !bits;
+        let odd = (low | deleted.wrapping_sub(ONES) & !deleted) & HIGH;
+        odd == 0 || word.iter().all(|byte| is_value(*byte))
+    };
+    words.iter().all(clean) && rest.iter().all(|byte| is_value(*byte))
+}
+
+#[cfg(test)]
+mod tests;
