@@ -15,7 +15,7 @@ fn config(upstream: &str, route: &str) -> String {
     format!(
         r#"
 version: 1
-listeners: {{ web: {{ bind: "127.0.0.1:0" }} }}
+listeners: {{ web: {{ bind: "127.0.0.1:0", protocols: [http/1.1, h2c] }} }}
 upstreams: {{ app: {{ {upstream} }} }}
 apis:
   shop:

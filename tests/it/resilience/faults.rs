@@ -2,7 +2,10 @@
 //! asserted here, so it cannot become untrue unnoticed but for the times.
 
 use super::{config, raw, start};
-use crate::harness::{Answer, DnsMode, DnsServer, Fault, Gateway, Plan, Reserved, Response, Upstream};
+use crate::harness::{
+    Answer, DnsMode, DnsServer, Fault, Gateway, H2Answer, H2Client, H2Upstream, Plan, Reserved, Response,
+    Upstream,
+};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -370,6 +373,22 @@ fn a_large_body_is_sent_again_if_it_was_kept() {
         assert_eq!(requests.len(), if status == 200 { 2 } else { 1 });
         assert!(requests.iter().all(|request| request.body == body), "whole each time");
     }
+}
+
+#[test]
+fn http2_makes_no_difference() {
+    let seen = AtomicUsize::new(0);
+    let upstream = H2Upstream::start(move |request| match seen.fetch_add(1, Ordering::SeqCst) {
+        0 => H2Answer { status: 503, ..H2Answer::ok(vec![b'x'; 100_000]) },
+        _ => H2Answer::ok(request.body().clone()),
+    });
+    let said = format!("{}, protocol: h2c", one(upstream.addr()));
+    let gateway = start(&said, "retry: { on: [503], body: 1MiB }");
+    let body = vec![b'y'; 200_000];
+    let request = http::Request::put("http://a.test/").body(()).unwrap();
+    let response = H2Client::connect(gateway.addr("web")).send(request, &body);
+    assert_eq!((response.status, response.body == body), (200, true));
+    assert_eq!((upstream.requests().len(), gateway.log_line(0)["attempts"].as_u64()), (2, Some(2)));
 }
 
 #[test]
