@@ -2,6 +2,7 @@
 
 pub mod bind;
 pub mod connection;
+mod date_line;
 pub mod document;
 pub mod flood;
 pub mod proxy_protocol;
