@@ -4,8 +4,9 @@ use super::Context;
 use crate::exchange::{ResponseHead, declared_body};
 use crate::forward;
 use crate::head::reply_head;
+use crate::listen::connection::keep_date;
 use crate::reply::Reply;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::proxy::Session;
 use std::sync::atomic::Ordering;
@@ -41,6 +42,7 @@ impl Context {
         self.decorate(session, head);
         self.begin_encoding(session, head, ends);
         frame(session, head, ends);
+        keep_date(&session.downstream_session, head.headers.get(DATE));
     }
 
     /// What every answer gets, whoever made it.

@@ -8,9 +8,13 @@
 
 use super::chunks::Chunks;
 use super::patience::Patience;
+use super::date_line::DateLine;
 use crate::exchange::Secured;
 use async_trait::async_trait;
+use http::HeaderValue;
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::l4::socket::SocketAddr as EngineAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -58,6 +62,19 @@ pub fn facts(digest: Option<&Digest>) -> Option<&Facts> {
     digest?.proxy_digest.as_deref()?.user_data.as_deref()?.downcast_ref()
 }
 
+/// Has the head of the answer that is about to be written keep its `Date`, as far as the protocol lets us: see
+/// [`date_line`](super::date_line).
+pub fn keep_date(session: &ServerSession, date: Option<&HeaderValue>) {
+    let (ServerSession::H1(session), Some(date)) = (session, date) else { return };
+    // Nearly always the answer is of this second.
+    if *date == get_cached_date() {
+        return;
+    }
+    if let Some(connection) = (**session.stream()).as_any().downcast_ref::<Connection>() {
+        connection.date.set(date);
+    }
+}
+
 /// Kept by a [`Connection`] and dropped right after its socket is closed: counts it, holds its permit.
 pub type ConnectionGuard = Box<dyn Any + Send + Sync>;
 
@@ -80,6 +97,7 @@ pub enum Socket {
 pub struct Connection {
     socket: Socket,
     gathered: Gathered,
+    date: DateLine,
     peeked: Peeked,
     peek_timeout: Duration,
     patience: Patience,
@@ -128,6 +146,7 @@ impl Connection {
             proxy_digest: Arc::new(proxy_digest(facts)),
             socket,
             gathered: Gathered::default(),
+            date: DateLine::default(),
             peeked: Peeked::default(),
             peek_timeout,
             patience: Patience::default(),
@@ -276,8 +295,13 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length: usize = bufs.iter().map(|slice| slice.len()).sum();
-        if this.gathered.takes(length) {
+        let is_dated = this.date.is_set();
+        if is_dated || this.gathered.takes(length) {
+            let begin = this.gathered.bytes.len();
             bufs.iter().for_each(|slice| this.gathered.append(slice));
+            if is_dated {
+                this.date.put_into(this.gathered.bytes.get_mut(begin..).unwrap_or_default());
+            }
             return Poll::Ready(Ok(length));
         }
         this.poll_send(cx, bufs)
@@ -408,7 +432,7 @@ impl Gathered {
     fn append(&mut self, bytes: &[u8]) {
         let needed = self.bytes.len() + bytes.len();
         if needed > self.bytes.capacity() {
-            let capacity = if needed <= KEPT { KEPT } else { GATHER };
+            let capacity = if needed <= KEPT { KEPT } else { GATHER.max(needed) };
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(bytes);
@@ -592,7 +616,6 @@ fn send_at_once(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) -> io::Result<u
 mod tests {
     use super::*;
     use pingora::protocols::Stream;
-    use pingora::protocols::http::ServerSession;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const SOON: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 pub mod bind;
 pub mod chunks;
 pub mod connection;
+mod date_line;
 pub mod document;
 pub mod flood;
 pub mod framing;
