@@ -285,9 +285,9 @@ impl Running {
         let document = &live.loaded.document;
         let keys = document.stores.local.max_keys.unwrap_or(DEFAULT_KEYS) as usize;
         self.shared.memory.set_max_keys(keys);
-        let (cache, memory) = (self.shared.cache.clone(), document.cache.memory());
+        let (cache, tiers) = (self.shared.cache.clone(), document.cache.clone());
         // What has to leave may be much.
-        drop(tokio::task::spawn_blocking(move || cache.set_memory(memory)));
+        drop(tokio::task::spawn_blocking(move || cache.resize(&tiers)));
         self.shared.metrics.limit_series(document.telemetry.metrics.max_series.unwrap_or(20_000) as usize);
         if let (Some(keeper), Some((_, flush))) = (self.quotas.get(), &live.settings.quotas) {
             keeper.set_interval(*flush);

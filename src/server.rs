@@ -19,6 +19,7 @@ mod wire;
 pub use predecessor::Predecessor;
 
 use crate::admin;
+use crate::cache::Store;
 use crate::gateway::Gateway;
 use crate::observe::access_log::AccessLog;
 use crate::prepare::Prepared;
@@ -227,7 +228,7 @@ impl Process {
             // A look-up or probe that is under way may take its time; nothing of it is needed any more.
             drop(tokio::time::timeout(LAST_WORDS, running.supervisor.stop()).await);
             log::debug!("tasks have ended");
-            write_last(running.quotas.get().cloned(), log).await;
+            write_last(running.quotas.get().cloned(), running.shared.cache.clone(), log).await;
             log::debug!("stopped");
             Ok(Left { cut, succeeded: successor.is_some() })
         })
@@ -281,6 +282,8 @@ impl Process {
         if let Some(keeper) = open_quotas(&settings, &running.shared)? {
             drop(running.quotas.set(keeper));
         }
+        let (cache, disk) = (running.shared.cache.clone(), running.live.load().loaded.document.cache.disk());
+        spawn_blocking(move || cache.set_disk(disk)).await.map_err(|error| error.to_string())?;
         running.adopt(&running.current.load(), None);
         let addresses = listening.iter().map(|one| one.address).collect();
         let (probes, stopping) = (house.doors.probes.clone(), house.stop.subscribe());
@@ -309,6 +312,7 @@ impl Process {
             tickets: self.running.shared.tickets.clone(),
             current: self.running.current.clone(),
             quotas: self.running.quotas.get().cloned(),
+            cache: self.running.shared.cache.clone(),
         };
         let mut renewals = self.running.renewals();
         loop {
@@ -399,11 +403,12 @@ async fn upgrade(running: Arc<Running>) {
 }
 
 /// Writes down what must not be lost.
-async fn write_last(quotas: Option<Arc<Keeper>>, log: Option<Arc<AccessLog>>) {
+async fn write_last(quotas: Option<Arc<Keeper>>, cache: Arc<Store>, log: Option<Arc<AccessLog>>) {
     let written = tokio::task::spawn_blocking(move || {
         if let Some(Err(error)) = quotas.map(|quotas| quotas.release()) {
             log::error!("quotas could not be written: {error}");
         }
+        cache.release_disk();
         if log.is_some_and(|log| !log.flush(Duration::from_secs(2))) {
             log::warn!("not all of the access log could be written");
         }

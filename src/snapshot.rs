@@ -253,6 +253,7 @@ impl Snapshot {
         let mut build = Build::new(&loaded.base, &shared.metrics, identity.access, kept);
         let upstreams = build_upstreams(document, shared, running, &mut build, issues);
         addresses::check(document, issues);
+        document.cache.check(issues);
         let tls = listeners::tls(loaded, shared, running, issues);
         let telemetry = telemetry(document, issues);
         let plans = Plans::new(document.plans.iter(), &build, issues);

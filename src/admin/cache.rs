@@ -2,7 +2,7 @@
 
 use super::change::{body, failure, forbidden, parameters};
 use super::{App, json, not_allowed};
-use crate::cache::purge::{Purge, What};
+use crate::cache::purge::{How, Purge, What};
 use crate::cache::store::Stats;
 use crate::observe::metrics::{Metrics, TierFacts};
 use http::{Method, Response, StatusCode};
@@ -124,9 +124,17 @@ impl App {
         };
         let store = self.state.running.shared.cache.clone();
         let said = format!("{all:?}");
-        let purge = move || all.into_iter().map(|what| store.purge(Purge { what, soft })).sum();
+        let how = if soft { How::Expire } else { How::Remove };
+        let purge = move || {
+            let met = all.into_iter().map(|what| store.purge(Purge { what, how })).sum();
+            (met, store.settle())
+        };
         match tokio::task::spawn_blocking(purge).await {
-            Ok(objects) => {
+            Ok((_, false)) => {
+                let why = "what is on disk was not removed in time; it is not given while this process runs";
+                failure(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned(), None)
+            }
+            Ok((objects, true)) => {
                 log::info!("cache: purged {said}{}, {objects} stored", if soft { " softly" } else { "" });
                 json(&Purged { objects, soft })
             }
@@ -138,6 +146,11 @@ impl App {
     pub(super) fn show_cache(&self, metrics: &Metrics) {
         let stats = self.cache();
         metrics.cache_tier("memory", facts(&stats.memory));
+        if let Some(disk) = &stats.disk {
+            metrics.cache_tier("disk", facts(&disk.tier));
+            let errors = [("read", disk.read_errors), ("write", disk.write_errors)];
+            metrics.cache_disk(disk.state == "failing", disk.skipped, errors);
+        }
         metrics.cache_filling(stats.filling_bytes);
         metrics.cache_purges(stats.purges.iter().map(|(what, made)| (what.as_str(), *made)));
     }

@@ -82,6 +82,8 @@ struct Shared {
     /// Set once all of it is there; from then on nobody takes a lock.
     whole: OnceLock<Whole>,
     coming: Mutex<Coming>,
+    /// How long it will be, where that is certain.
+    expected: Option<u64>,
     /// Told when there is more, or no more.
     grown: Notify,
     /// Told when a reader has read of what only passes through.
@@ -137,7 +139,12 @@ pub enum Taken {
 impl Body {
     /// A body that comes through the [`Filler`]. When it has more than `most` bytes, or `budget` has no more, it is not kept.
     pub fn coming(most: u64, budget: Arc<Budget>) -> (Body, Filler) {
-        let body = Body::new(OnceLock::new());
+        Body::expected(None, most, budget)
+    }
+
+    /// The same, of a length that is certain.
+    pub(super) fn expected(len: Option<u64>, most: u64, budget: Arc<Budget>) -> (Body, Filler) {
+        let body = Body::new(OnceLock::new(), len);
         let filler = Filler { body: body.clone(), most, budget, charged: 0, ended: false };
         (body, filler)
     }
@@ -146,16 +153,21 @@ impl Body {
     pub fn whole(bytes: Bytes) -> Body {
         let len = bytes.len() as u64;
         let pieces = if len == 0 { Box::default() } else { Box::from([Piece { at: 0, bytes }]) };
-        Body::new(OnceLock::from(Whole { pieces, len }))
+        Body::new(OnceLock::from(Whole { pieces, len }), None)
     }
 
-    fn new(whole: OnceLock<Whole>) -> Body {
+    fn new(whole: OnceLock<Whole>, expected: Option<u64>) -> Body {
         let (grown, read) = (Notify::new(), Notify::new());
-        Body(Arc::new(Shared { whole, coming: Mutex::default(), grown, read }))
+        Body(Arc::new(Shared { whole, coming: Mutex::default(), expected, grown, read }))
+    }
+
+    /// Its length, when any part of it can be had: all of it is there and kept, or comes from a disk of ours.
+    pub fn complete_len(&self) -> Option<u64> {
+        self.whole_len().or(self.0.expected)
     }
 
     /// Its length, when all of it is there and kept.
-    pub fn complete_len(&self) -> Option<u64> {
+    pub fn whole_len(&self) -> Option<u64> {
         self.0.whole.get().map(|whole| whole.len)
     }
 
@@ -180,7 +192,7 @@ impl Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.complete_len() {
+        match self.whole_len() {
             Some(len) => write!(f, "Body({len} bytes)"),
             None => f.write_str("Body(coming)"),
         }

@@ -22,7 +22,9 @@ pub mod fill;
 pub mod flight;
 pub mod purge;
 mod table;
+mod shelves;
 pub mod memory;
+pub mod disk;
 pub mod store;
 
 pub use fill::{Body, Broken, Filler, Reader, Taken};

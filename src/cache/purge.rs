@@ -1,5 +1,6 @@
 //! Purges: what shall not be given any more, and how answers that are on their way meanwhile come to know of it.
 
+use super::canonical_url;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ impl What {
     /// # Errors
     /// It is none.
     pub fn url(text: &str) -> Result<What, String> {
-        Ok(What::Url(address(text)?.into()))
+        address(text)?;
+        Ok(What::Url(canonical_url(text.split('#').next().unwrap_or_default()).into()))
     }
 
     /// The beginning of addresses, as an operator writes it: at least `https://host`.
@@ -74,13 +76,24 @@ fn address(text: &str) -> Result<String, String> {
     Ok(format!("{scheme}://{host}{slash}{target}"))
 }
 
+/// What becomes of what is purged, the mildest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    /// It is stale from now on: still given where stale answers may be.
+    Expire,
+    /// It must be validated before its next use (RFC 9111 section 4.4).
+    Invalidate,
+    /// It is gone.
+    Remove,
+}
+
 /// A purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purge {
     /// What it is for.
     pub what: What,
-    /// Whether it is only validated before its next use, and still there when the upstream is not.
-    pub soft: bool,
+    /// What becomes of that.
+    pub how: How,
 }
 
 impl Purge {
@@ -94,17 +107,6 @@ impl Purge {
             What::Tag(tag) => tags.contains(tag),
         }
     }
-}
-
-/// What has become of an answer that was asked for a while ago.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Nothing was purged that it is.
-    Untouched,
-    /// It must be validated.
-    Invalid,
-    /// It must not be kept.
-    Purged,
 }
 
 /// The purges so far, in their order.
@@ -133,18 +135,15 @@ impl Purges {
         recent.made += 1;
     }
 
-    /// What those since `made` mean for the answer with this key, address and tags.
-    pub fn fate(&self, made: u64, key: &[u8], url: &str, tags: &[Box<str>]) -> Fate {
+    /// What those since `made` do to the answer with this key, address and tags.
+    pub fn since(&self, made: u64, key: &[u8], url: &str, tags: &[Box<str>]) -> Option<How> {
         let recent = self.0.lock();
         let since = usize::try_from(recent.made.saturating_sub(made)).unwrap_or(usize::MAX);
         if since > recent.last.len() {
-            return Fate::Purged;
+            return Some(How::Remove);
         }
         let met = recent.last.iter().rev().take(since).filter(|purge| purge.meets(key, url, tags));
-        met.fold(Fate::Untouched, |fate, purge| match (fate, purge.soft) {
-            (Fate::Purged, _) | (_, false) => Fate::Purged,
-            (_, true) => Fate::Invalid,
-        })
+        met.map(|purge| purge.how).max()
     }
 }
 
@@ -152,14 +151,14 @@ impl Purges {
 mod tests {
     use super::*;
 
-    fn purge(what: What, soft: bool) -> Arc<Purge> {
-        Arc::new(Purge { what, soft })
+    fn purge(what: What, how: How) -> Arc<Purge> {
+        Arc::new(Purge { what, how })
     }
 
     #[test]
     fn addresses_are_brought_to_the_form_of_stored_ones() {
         for (written, meant) in [
-            ("HTTPS://A.b:443/C?d", "https://a.b/C?d"),
+            ("HTTPS://A.b:443/C?d=1&c", "https://a.b/C?c&d=1"),
             ("http://a.b:8080", "http://a.b:8080/"),
             ("http://a.b:80?x#y", "http://a.b/?x"),
         ] {
@@ -172,7 +171,8 @@ mod tests {
 
     #[test]
     fn a_purge_meets_what_it_says() {
-        let meets = |what| purge(what, false).meets(b"key", "https://a.b/c?d=1", &["x".into(), "y".into()]);
+        let meets =
+            |what| purge(what, How::Remove).meets(b"key", "https://a.b/c?d=1", &["x".into(), "y".into()]);
         assert!(meets(What::All));
         assert!(meets(What::Key(b"key"[..].into())) && !meets(What::Key(b"ke"[..].into())));
         assert!(meets(What::Url("https://a.b/c?d=1".into())) && !meets(What::Url("https://a.b/c".into())));
@@ -183,26 +183,26 @@ mod tests {
     #[test]
     fn what_was_asked_for_before_a_purge_knows_of_it_and_what_came_after_does_not() {
         let purges = Purges::default();
-        let fate = |made| purges.fate(made, b"key", "https://a.b/c", &["x".into()]);
+        let since = |made| purges.since(made, b"key", "https://a.b/c", &["x".into()]);
         let began = purges.made();
-        assert_eq!(fate(began), Fate::Untouched);
-        purges.add(purge(What::Tag("other".into()), false));
-        assert_eq!(fate(began), Fate::Untouched);
-        purges.add(purge(What::Tag("x".into()), true));
-        assert_eq!(fate(began), Fate::Invalid);
-        purges.add(purge(What::Url("https://a.b/c".into()), false));
-        purges.add(purge(What::Tag("x".into()), true));
-        assert_eq!(fate(began), Fate::Purged);
-        assert_eq!(fate(purges.made()), Fate::Untouched);
+        assert_eq!(since(began), None);
+        purges.add(purge(What::Tag("other".into()), How::Remove));
+        assert_eq!(since(began), None);
+        purges.add(purge(What::Tag("x".into()), How::Expire));
+        assert_eq!(since(began), Some(How::Expire));
+        purges.add(purge(What::Url("https://a.b/c".into()), How::Remove));
+        purges.add(purge(What::Tag("x".into()), How::Expire));
+        assert_eq!(since(began), Some(How::Remove));
+        assert_eq!(since(purges.made()), None);
     }
 
     #[test]
     fn nothing_is_kept_that_more_purges_have_passed_by_than_are_remembered() {
         let purges = Purges::default();
-        (0..REMEMBERED).for_each(|_| purges.add(purge(What::Tag("other".into()), false)));
-        assert_eq!(purges.fate(0, b"key", "", &[]), Fate::Untouched);
-        purges.add(purge(What::Tag("other".into()), false));
-        assert_eq!(purges.fate(0, b"key", "", &[]), Fate::Purged);
-        assert_eq!(purges.fate(1, b"key", "", &[]), Fate::Untouched);
+        (0..REMEMBERED).for_each(|_| purges.add(purge(What::Tag("other".into()), How::Remove)));
+        assert_eq!(purges.since(0, b"key", "", &[]), None);
+        purges.add(purge(What::Tag("other".into()), How::Remove));
+        assert_eq!(purges.since(0, b"key", "", &[]), Some(How::Remove));
+        assert_eq!(purges.since(1, b"key", "", &[]), None);
     }
 }

@@ -12,13 +12,17 @@
 //!                  └─ dropped    the next follower asks
 //! ```
 
+use super::disk::{Disk, Settings};
 use super::fill::{Budget, Filler};
 use super::flight::{self, Flights, Lead};
-use super::memory::{Look, Memory};
-use super::purge::{Fate, Purge, Purges, What};
+use super::memory::{Held, Look, Memory};
+use super::purge::{How, Purge, Purges, What};
+use super::tiers::Tiers;
 use super::{Body, Key, Stored};
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +32,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Share of the memory's size that bodies on their way may hold beside it: a quarter.
 const COMING: usize = 4;
+
+/// How long a purge may take to reach the disk.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// The time, in milliseconds since 1970.
 pub fn now() -> u64 {
@@ -39,7 +46,10 @@ pub fn now() -> u64 {
 pub struct Store {
     memory: Memory,
     flights: Arc<Flights>,
-    purges: Purges,
+    purges: Arc<Purges>,
+    disk: ArcSwapOption<Disk>,
+    /// What the configuration says of it.
+    settings: Mutex<Option<Settings>>,
     coming: Arc<Budget>,
     made: [AtomicU64; What::WORDS.len()],
 }
@@ -67,12 +77,64 @@ pub enum Followed {
 pub struct Stats {
     /// In memory.
     pub memory: Tier,
+    /// On disk, where answers are kept there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<OnDisk>,
     /// Bytes of bodies on their way.
     pub filling_bytes: usize,
     /// Questions to the origin that others may wait for.
     pub asking: usize,
     /// Purges so far, by what was purged.
     pub purges: BTreeMap<String, u64>,
+}
+
+/// What the disk holds, and how it does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OnDisk {
+    /// What it holds.
+    #[serde(flatten)]
+    pub tier: Tier,
+    /// `ready`; `reading` while what is there is not known yet; `waiting` while another process uses the folder; `failing` after
+    /// an error, until something is written again.
+    pub state: String,
+    /// Answers read so far.
+    pub read: u64,
+    /// Answers written so far.
+    pub written: u64,
+    /// Those not written or read because there was too much to do, or the disk was failing.
+    pub skipped: u64,
+    /// Those that could not be read.
+    pub read_errors: u64,
+    /// Those that could not be written or removed.
+    pub write_errors: u64,
+}
+
+impl OnDisk {
+    fn of(disk: &Disk) -> OnDisk {
+        let counts = disk.counts();
+        let so_far = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        OnDisk {
+            tier: Tier::of(disk.held()),
+            state: disk.state().to_owned(),
+            read: so_far(&counts.read),
+            written: so_far(&counts.written),
+            skipped: so_far(&counts.skipped),
+            read_errors: so_far(&counts.read_errors),
+            write_errors: so_far(&counts.write_errors),
+        }
+    }
+}
+
+impl Tier {
+    fn of(held: Held) -> Tier {
+        Tier {
+            bytes: held.bytes as u64,
+            most: held.most as u64,
+            objects: held.objects as u64,
+            evicted: held.evicted,
+            purged: held.purged,
+        }
+    }
 }
 
 /// What one tier holds.
@@ -96,10 +158,18 @@ impl Store {
         Arc::new(Store {
             memory: Memory::new(memory),
             flights: Arc::default(),
-            purges: Purges::default(),
+            purges: Arc::default(),
+            disk: ArcSwapOption::empty(),
+            settings: Mutex::new(None),
             coming: Arc::new(Budget::new(memory / COMING)),
             made: Default::default(),
         })
+    }
+
+    /// Keeps answers as another configuration says. Blocks.
+    pub fn resize(&self, tiers: &Tiers) {
+        self.set_memory(tiers.memory());
+        self.set_disk(tiers.disk());
     }
 
     /// Changes how many bytes of memory there are.
@@ -108,7 +178,53 @@ impl Store {
         self.memory.set_most(bytes, now());
     }
 
-    /// The newest answer for a request of this key with these fields, whether it may be used or not.
+    /// Keeps answers on disk as well, or elsewhere than before, or no longer. Blocks.
+    pub fn set_disk(&self, wanted: Option<Settings>) {
+        let mut settings = self.settings.lock();
+        if let (Some(wanted), Some(disk)) = (&wanted, &*self.disk.load())
+            && wanted.path == disk.path()
+        {
+            disk.set_size(wanted.size);
+        } else if wanted != *settings || self.disk.load().is_none() {
+            if let Some(before) = self.disk.swap(None) {
+                before.close();
+            }
+            self.disk.store(wanted.as_ref().and_then(|wanted| self.open(wanted)));
+        }
+        *settings = wanted;
+    }
+
+    fn open(&self, settings: &Settings) -> Option<Arc<Disk>> {
+        let opened = Disk::open(settings, self.purges.clone(), self.coming.clone());
+        opened.map(Arc::new).map_err(|error| log::error!("cache: no thread for the disk: {error}")).ok()
+    }
+
+    /// Lets another process use the disk. Blocks.
+    pub fn release_disk(&self) {
+        let _settings = self.settings.lock();
+        if let Some(disk) = self.disk.swap(None) {
+            disk.close();
+        }
+    }
+
+    /// Uses the disk again after it was released. Blocks.
+    pub fn take_back_disk(&self) {
+        let settings = self.settings.lock().clone();
+        self.set_disk(settings);
+    }
+
+    /// The newest answer on disk for a request of this key with these fields, whether it may be used or not; from then on it is
+    /// in memory. To be asked when a look-up has found nothing; without a disk it gives nothing at once. A long body is still
+    /// coming.
+    pub async fn load(&self, key: &Key, headers: &HeaderMap) -> Option<Arc<Stored<Body>>> {
+        let disk = self.disk.load_full()?;
+        let made = self.purges.made();
+        let stored = disk.get(&key.text, headers).await?;
+        self.remember(&key.text, &stored, made);
+        Some(stored)
+    }
+
+    /// The newest answer in memory for a request of this key with these fields, whether it may be used or not.
     pub fn look_up(&self, key: &Key, headers: &HeaderMap) -> Look {
         self.memory.get(&key.text, headers)
     }
@@ -151,7 +267,14 @@ impl Store {
         let purge = Arc::new(purge);
         self.purges.add(purge.clone());
         self.count(&purge.what);
-        self.memory.purge(&purge)
+        let in_memory = self.memory.purge(&purge);
+        // Most of what is in memory is on disk, too.
+        self.disk.load().as_ref().map_or(0, |disk| disk.purge(&purge)).max(in_memory)
+    }
+
+    /// Waits until purges have reached the disk, so that no crash of the process undoes them; but not for long. Blocks.
+    pub fn settle(&self) -> bool {
+        self.disk.load_full().is_none_or(|disk| disk.settle(SETTLE))
     }
 
     fn count(&self, what: &What) {
@@ -166,13 +289,8 @@ impl Store {
         let memory = self.memory.held();
         let made = self.made.iter().map(|made| made.load(Ordering::Relaxed));
         Stats {
-            memory: Tier {
-                bytes: memory.bytes as u64,
-                most: memory.most as u64,
-                objects: memory.objects as u64,
-                evicted: memory.evicted,
-                purged: memory.purged,
-            },
+            memory: Tier::of(memory),
+            disk: self.disk.load().as_ref().map(|disk| OnDisk::of(disk)),
             filling_bytes: self.coming.held(),
             asking: self.flights.under_way(),
             purges: What::WORDS.into_iter().map(str::to_owned).zip(made).collect(),
@@ -181,22 +299,29 @@ impl Store {
 
     /// Keeps an answer that was asked for after `made` purges.
     fn keep(&self, key: &[u8], stored: &Arc<Stored<Body>>, made: u64) -> bool {
-        let fate = || self.purges.fate(made, key, &stored.url, &stored.tags);
-        if fate() == Fate::Purged {
-            return false;
+        let Some(kept) = self.remember(key, stored, made) else { return false };
+        self.flights.accept(key);
+        let written = self.disk.load().as_ref().is_some_and(|disk| disk.put(key, stored, made));
+        kept || written
+    }
+
+    /// Keeps an answer in memory, if there is room for it; nothing when it was purged meanwhile.
+    fn remember(&self, key: &[u8], stored: &Arc<Stored<Body>>, made: u64) -> Option<bool> {
+        let since = || self.purges.since(made, key, &stored.url, &stored.tags);
+        if since() == Some(How::Remove) {
+            return None;
         }
         let kept = self.memory.put(key, stored.clone(), now());
         // A purge that came in between has not met it.
-        match fate() {
-            Fate::Untouched => {}
-            Fate::Invalid => stored.invalidate(),
-            Fate::Purged => {
+        match since() {
+            None => {}
+            Some(How::Remove) => {
                 self.memory.forget(key, stored);
-                return false;
+                return None;
             }
+            Some(how) => stored.apply(how),
         }
-        self.flights.accept(key);
-        kept
+        Some(kept)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One stored answer and what it is found by.
 
+use super::purge::How;
 use super::vary;
 use crate::exchange::ResponseHead;
 use http::header::{ETAG, LAST_MODIFIED};
@@ -91,6 +92,11 @@ impl<Body> Stored<Body> {
         if self.head.headers.contains_key(ETAG) || self.head.headers.contains_key(LAST_MODIFIED) {
             return u64::MAX;
         }
+        self.fresh_until()
+    }
+
+    /// The last moment at which it can be given without asking, stale or not. Milliseconds since 1970.
+    pub fn fresh_until(&self) -> u64 {
         let facts = &self.facts;
         let stale = if facts.must_revalidate { 0 } else { facts.while_revalidating.max(facts.on_error) };
         facts.received.saturating_add(facts.lifetime.saturating_add(stale).saturating_sub(facts.initial_age))
@@ -101,8 +107,24 @@ impl<Body> Stored<Body> {
         self.invalid.store(true, Ordering::Release);
     }
 
+    /// What a purge does that leaves it there.
+    pub(super) fn apply(&self, how: How) {
+        match how {
+            How::Expire => self.expire(),
+            How::Invalidate | How::Remove => self.invalidate(),
+        }
+    }
+
     /// Whether it must be validated before its next use, whatever its age.
     pub fn is_invalid(&self) -> bool {
         self.invalid.load(Ordering::Acquire)
+    }
+}
+
+impl Stored<()> {
+    /// The same with a body.
+    pub fn with_body<Body>(self, body: Body) -> Stored<Body> {
+        let Stored { head, body: (), facts, vary, tags, url, invalid, expired } = self;
+        Stored { head, body, facts, vary, tags, url, invalid, expired }
     }
 }

@@ -4,7 +4,7 @@
 //! What is new stands in a small queue; what is asked for there moves on to the main queue, the rest leaves soon, so that
 //! what is asked for only once does not drive out what is asked for often. A hit changes nothing but a number of the object.
 
-use super::purge::{Purge, What};
+use super::purge::{How, Purge, What};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use http::HeaderMap;
@@ -41,21 +41,31 @@ pub(super) trait Object {
     fn tags(&self) -> &[Box<str>];
     /// Whether it can be of no use any more at `now`, in milliseconds since 1970.
     fn is_useless(&self, now: u64) -> bool;
-    /// Has it validated before its next use.
-    fn invalidate(&self);
+    /// Does what a purge does that leaves it there.
+    fn mark(&self, how: How);
 }
 
 /// What leaves a table; to be dropped where no lock is held.
 pub(super) type Gone<T> = SmallVec<[(T, usize); 2]>;
 
 /// What a look-up has found.
-pub(super) enum Found<'a, T> {
+pub(super) enum Found<T> {
     /// This one.
-    Object(&'a T),
+    Object(T),
     /// Only what is for requests with other fields.
     OtherVariant,
     /// Nothing.
     Nothing,
+}
+
+impl<T> Found<T> {
+    pub fn map<R>(self, map: impl FnOnce(T) -> R) -> Found<R> {
+        match self {
+            Found::Object(object) => Found::Object(map(object)),
+            Found::OtherVariant => Found::OtherVariant,
+            Found::Nothing => Found::Nothing,
+        }
+    }
 }
 
 /// One shard.
@@ -140,7 +150,7 @@ impl<T: Object> Table<T> {
     }
 
     /// The newest answer that a request with these fields selects.
-    pub fn get(&self, hash: u64, key: &[u8], headers: &HeaderMap) -> Found<'_, T> {
+    pub fn get(&self, hash: u64, key: &[u8], headers: &HeaderMap) -> Found<&T> {
         let mut found: Option<&Node<T>> = None;
         let mut any = false;
         for (_, node) in self.variants(self.first(hash, key)) {
@@ -168,7 +178,7 @@ impl<T: Object> Table<T> {
     pub fn put(&mut self, hash: u64, key: &[u8], object: T, bytes: usize) -> Gone<T> {
         let mut gone = Gone::new();
         let first = self.first(hash, key);
-        let replaced = self.variants(first).find(|(_, node)| object.replaces(&node.object));
+        let replaced = self.variant(hash, key, &object);
         let replaced = replaced.map(|(index, node)| (index, node.is_main, node.uses.load(Ordering::Relaxed)));
         let (was_main, uses) = replaced.map_or((false, 0), |(_, is_main, uses)| (is_main, uses));
         if let Some((index, ..)) = replaced {
@@ -196,10 +206,17 @@ impl<T: Object> Table<T> {
 
     /// Takes out what `object` would replace.
     pub fn take(&mut self, hash: u64, key: &[u8], object: &T) -> Option<(T, usize)> {
-        let mut variants = self.variants(self.first(hash, key));
-        let index = variants.find(|(_, node)| object.replaces(&node.object)).map(|(index, _)| index);
-        drop(variants);
-        self.remove(index?)
+        let index = self.variant(hash, key, object)?.0;
+        self.remove(index)
+    }
+
+    /// What `object` would replace.
+    pub fn same(&self, hash: u64, key: &[u8], object: &T) -> Option<&T> {
+        self.variant(hash, key, object).map(|(_, node)| &node.object)
+    }
+
+    fn variant(&self, hash: u64, key: &[u8], object: &T) -> Option<(u32, &Node<T>)> {
+        self.variants(self.first(hash, key)).find(|(_, node)| object.replaces(&node.object))
     }
 
     fn insert(&mut self, mut node: Node<T>) {
@@ -309,12 +326,20 @@ impl<T: Object> Table<T> {
     }
 
     /// Applies a purge. Gives what is gone, and how many objects it has met.
-    pub fn purge(&mut self, purge: &Purge, hash: impl Fn(&[u8]) -> u64) -> (Vec<(T, usize)>, usize) {
+    pub fn purge(
+        &mut self,
+        purge: &Purge,
+        hash: impl Fn(&[u8]) -> u64,
+        marked: &mut impl FnMut(&T),
+    ) -> (Gone<T>, usize) {
         let met = self.met(purge, hash);
-        let mut gone = Vec::new();
+        let mut gone = Gone::new();
         for index in &met {
             match self.nodes.get(*index as usize) {
-                Some(node) if purge.soft => node.object.invalidate(),
+                Some(node) if purge.how != How::Remove => {
+                    node.object.mark(purge.how);
+                    marked(&node.object);
+                }
                 _ => gone.extend(self.remove(*index)),
             }
         }

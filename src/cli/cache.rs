@@ -165,6 +165,18 @@ fn human(stats: &Stats) -> String {
         )
     };
     let mut text = line("memory", &stats.memory);
+    if let Some(disk) = &stats.disk {
+        text.push_str(&line("disk", &disk.tier));
+        let errors = disk.read_errors + disk.write_errors;
+        text.push_str(&format!(
+            "         {}, {} read, {} written, {} skipped, {}\n",
+            disk.state,
+            disk.read,
+            disk.written,
+            disk.skipped,
+            counted(errors as usize, "error")
+        ));
+    }
     text.push_str(&format!(
         "filling  {} in {}\n",
         size(stats.filling_bytes as u64),

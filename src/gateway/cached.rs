@@ -22,7 +22,7 @@ use crate::cache::policy::{
     self, Answered, HeadEffect, Merged, Times, Verdict, head_effect, judge, merge, validator,
     without_conditions,
 };
-use crate::cache::purge::{Purge, What};
+use crate::cache::purge::{How, Purge, What};
 use crate::cache::rules::{Asks, Rules};
 use crate::cache::status::{CacheStatus, Forwarded};
 use crate::cache::store::now;
@@ -102,7 +102,13 @@ impl Context {
             Asks::Bypass(why) => return self.pass_by(session, why).await,
         };
         let key = rules.key(request, &self.exchange);
-        let (old, why) = match self.snapshot.cache.look_up(&key, &request.headers) {
+        let mut look = self.snapshot.cache.look_up(&key, &request.headers);
+        if !matches!(look, Look::Hit(_))
+            && let Some(stored) = self.snapshot.cache.load(&key, &request.headers).await
+        {
+            look = Look::Hit(stored);
+        }
+        let (old, why) = match look {
             Look::Hit(stored) => match self.use_stored(session, &rules, &key, &stored, &directives).await {
                 Ok(given) => return given,
                 Err(stale) => stale,
@@ -413,7 +419,7 @@ impl Context {
         if self.snapshot.caches {
             let request = session.req_header();
             for url in policy::invalidated_by(request, &self.exchange, head) {
-                self.snapshot.cache.purge(Purge { what: What::Url(url.into()), soft: true });
+                self.snapshot.cache.purge(Purge { what: What::Url(url.into()), how: How::Invalidate });
             }
         }
         if let Some(status) = self.cache_status.take() {

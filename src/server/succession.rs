@@ -5,6 +5,7 @@
 use super::sockets::Legacy;
 use super::systemd::for_successor;
 use super::wire::{PROTOCOL, Welcome, Wire, Word};
+use crate::cache::Store;
 use crate::listen::tls::tickets::Tickets;
 use crate::snapshot::Snapshot;
 use crate::store::handover::export;
@@ -43,6 +44,8 @@ pub(super) struct Heritage {
     pub current: Arc<ArcSwap<Snapshot>>,
     /// The file of quotas, which one process at a time may write.
     pub quotas: Option<Arc<Keeper>>,
+    /// Stored answers, whose folder one process at a time uses.
+    pub cache: Arc<Store>,
 }
 
 /// A process that serves in our place.
@@ -136,7 +139,9 @@ impl Heritage {
         doors.close();
         let (memory, tickets, quotas) = (self.memory.clone(), self.tickets.clone(), self.quotas.clone());
         let snapshot = self.current.load_full();
+        let cache = self.cache.clone();
         let result = blocking(move || {
+            cache.release_disk();
             if let Some(Err(error)) = quotas.map(|quotas| quotas.release()) {
                 log::warn!("quotas could not be written before the upgrade: {error}");
             }
@@ -158,8 +163,12 @@ impl Heritage {
 
     /// What this process had given away for the successor that did not come.
     async fn take_back(&self) {
-        let Some(quotas) = self.quotas.clone() else { return };
-        let taken = blocking(move || quotas.take_back().map_err(std::io::Error::other)).await;
+        let (quotas, cache) = (self.quotas.clone(), self.cache.clone());
+        let taken = blocking(move || {
+            cache.take_back_disk();
+            quotas.map_or(Ok(()), |quotas| quotas.take_back()).map_err(std::io::Error::other)
+        })
+        .await;
         if let Err(why) = taken {
             log::error!("quotas are kept in memory only: {why}");
         }

@@ -89,9 +89,9 @@ async fn five_hundred_ask_at_once_and_the_origin_is_asked_once() {
 
 #[tokio::test]
 async fn a_purge_meets_answers_on_their_way() {
-    for (soft, when) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
+    for (how, when) in [(How::Remove, 0), (How::Remove, 1), (How::Expire, 0), (How::Invalidate, 1)] {
         let (store, key) = (Store::new(64 << 20), key("a"));
-        let purge = || store.purge(Purge { what: What::Tag("tag".into()), soft });
+        let purge = || store.purge(Purge { what: What::Tag("tag".into()), how });
         let ask = ask(&store, &key);
         if when == 0 {
             purge();
@@ -101,10 +101,13 @@ async fn a_purge_meets_answers_on_their_way() {
             purge();
         }
         fill.push(Bytes::from_static(b"old"));
-        assert_eq!(fill.finish(), soft);
+        assert_eq!(fill.finish(), how != How::Remove);
         match hit(&store, &key) {
-            Some(stored) => assert!(soft && stored.is_invalid()),
-            None => assert!(!soft),
+            Some(stored) => assert_eq!(
+                (stored.is_expired(), stored.is_invalid()),
+                (how == How::Expire, how == How::Invalidate)
+            ),
+            None => assert_eq!(how, How::Remove),
         }
     }
 }

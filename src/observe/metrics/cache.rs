@@ -12,6 +12,9 @@ pub(super) struct CacheFamilies {
     objects: Family<IntGauge>,
     evictions: Family<IntCounter>,
     coming: IntGauge,
+    disk_failing: IntGauge,
+    disk_skipped: IntCounter,
+    disk_errors: Family<IntCounter>,
     purges: Family<IntCounter>,
     purged: Family<IntCounter>,
 }
@@ -37,6 +40,19 @@ impl CacheFamilies {
             )?,
             coming: to
                 .gauge("tollgate_cache_filling_bytes", "Bytes of answers that are on their way to the cache.")?,
+            disk_failing: to.gauge(
+                "tollgate_cache_disk_failing",
+                "Whether answers are not written because the disk fails or is full: 1, else 0.",
+            )?,
+            disk_skipped: to.counter(
+                "tollgate_cache_disk_skipped_total",
+                "Answers not written to disk, or not read from it, because there was too much to do or it was failing.",
+            )?,
+            disk_errors: to.counters(
+                "tollgate_cache_disk_errors_total",
+                "Files of answers that could not be read, or written or removed.",
+                &["operation"],
+            )?,
             purges: to.counters(
                 "tollgate_cache_purges_total",
                 "Purges, those that unsafe requests caused included: by what was purged, all, key, url, prefix or tag.",
@@ -83,6 +99,7 @@ impl Metrics {
         self.cache_route("api", "route").answered(CacheResult::Hit);
         self.cache_tier("memory", TierFacts::default());
         self.cache_purges([("url", 1)]);
+        self.cache_disk(false, 0, [("read", 1)]);
     }
 
     /// The metrics of a route with a cache; the same names give the same series.
@@ -99,6 +116,21 @@ impl Metrics {
         families.objects.series(&[tier]).set(signed(facts.objects));
         raise(&families.evictions.series(&[tier]), facts.evicted);
         raise(&families.purged.series(&[tier]), facts.purged);
+    }
+
+    /// How the disk does: whether it fails, what was skipped so far, and errors by operation.
+    pub fn cache_disk<'a>(
+        &self,
+        failing: bool,
+        skipped: u64,
+        errors: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
+        let families = &self.families.cache;
+        families.disk_failing.set(i64::from(failing));
+        raise(&families.disk_skipped, skipped);
+        errors
+            .into_iter()
+            .for_each(|(operation, errors)| raise(&families.disk_errors.series(&[operation]), errors));
     }
 
     /// Bytes of answers on their way.
