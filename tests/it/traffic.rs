@@ -252,7 +252,7 @@ fn arms(gateway: &Gateway) -> Vec<String> {
     let mut client = gateway.client();
     let mut arm =
         |user: usize| client.request("GET", "/x").header("x-user", &format!("user-{user}")).send().text();
-    (0..400).map(|user| arm(user)).collect()
+    (0..400).map(arm).collect()
 }
 
 fn on_new(arms: &[String]) -> usize {

@@ -33,11 +33,7 @@ fn a_cookie_keeps_a_client_with_its_target() {
     for _ in 0..10 {
         assert_eq!(with(&mut client, &cookie), (name.clone(), None), "the same target, and no cookie again");
     }
-    assert_eq!(
-        with(&mut client, "tg_route=00000000000000ff").1.is_some(),
-        true,
-        "a cookie of nobody is replaced"
-    );
+    assert!(with(&mut client, "tg_route=00000000000000ff").1.is_some(), "a cookie of nobody is replaced");
     let number = usize::from(name.as_bytes()[0] - b'a');
     targets[number].down();
     let (other, new) = with(&mut client, &cookie);
