@@ -250,7 +250,7 @@ fn canary() -> (Gateway, Upstream, Upstream) {
 /// The arms of 400 users.
 fn arms(gateway: &Gateway) -> Vec<String> {
     let mut client = gateway.client();
-    let mut arm =
+    let arm =
         |user: usize| client.request("GET", "/x").header("x-user", &format!("user-{user}")).send().text();
     (0..400).map(arm).collect()
 }
