@@ -11,6 +11,7 @@
 
 mod admin;
 mod cache_admin;
+mod cache_disk;
 mod cases;
 mod config;
 mod diff;
