@@ -8,6 +8,7 @@ mod detached;
 mod encode;
 mod fallback;
 mod filling;
+mod framing;
 mod give;
 mod mirror;
 mod pace;

@@ -32,8 +32,9 @@ impl Context {
 
     /// Tells the client of an error that is not its own, while nothing else has been told: then its connection goes on.
     async fn tell(&mut self, session: &mut Session, error: Box<Error>) -> pingora::Result<()> {
-        let is_own = error.esource() == &ErrorSource::Downstream;
-        if is_own || session.response_written().is_some() || self.refusal.is_none() {
+        let is_own = error.esource() == &ErrorSource::Downstream
+            || self.refusal.as_ref().is_none_or(|problem| is_clients(problem.kind));
+        if is_own || session.response_written().is_some() {
             return Err(error);
         }
         let Some(problem) = self.refusal.take() else { return Err(error) };
@@ -147,4 +148,9 @@ impl Context {
             }
         }
     }
+}
+
+/// Whether the client itself is to blame: nobody knows where its next request would begin.
+fn is_clients(kind: Kind) -> bool {
+    matches!(kind, Kind::CLIENT_TIMEOUT | Kind::CLIENT_GONE | Kind::BAD_REQUEST)
 }

@@ -4,6 +4,7 @@
 //! the head of an answer and the pauses within.
 
 use super::Context;
+use super::framing::request_framing;
 use super::pace::Pace;
 use crate::actions::Resort;
 use crate::attempt::Failed;
@@ -12,11 +13,11 @@ use crate::forward;
 use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
-use crate::upstream::{Conversation, Event, Fault, Framing, Outgoing, Part, Pool, Target, Unreached};
+use crate::upstream::{Conversation, Event, Fault, Outgoing, Part, Pool, Target, Unreached};
 use crate::value::Trouble;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use http::header::{CONTENT_TYPE, EXPECT, HOST, TE};
+use http::{HeaderValue, StatusCode, Version};
 use pingora::Error;
 use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
@@ -530,27 +531,6 @@ pub(super) fn takes_trailers(request: &RequestHead) -> bool {
     request.version == Version::HTTP_2 && has_token(&request.headers, &TE, "trailers")
 }
 
-/// Says how a request's body is told from what follows: by its length if that is known, else by chunks; and nothing about one
-/// that is not there (RFC 9112 section 6).
-fn request_framing(headers: &mut HeaderMap, empty: bool) -> Result<Framing, Kind> {
-    let Some(length) = headers.get(CONTENT_LENGTH) else {
-        if empty {
-            return Ok(Framing::Ended);
-        }
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        return Ok(Framing::Chunked);
-    };
-    if empty {
-        if length != "0" {
-            headers.remove(CONTENT_LENGTH);
-        }
-        return Ok(Framing::Ended);
-    }
-    let length = length.to_str().ok().and_then(|length| length.parse().ok()).ok_or(Kind::BAD_REQUEST)?;
-    headers.remove(TRANSFER_ENCODING);
-    Ok(Framing::Length(length))
-}
-
 impl From<Unreached> for Kind {
     fn from(unreached: Unreached) -> Kind {
         match unreached {
@@ -618,33 +598,4 @@ async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_says_one_thing_about_its_length() {
-        let (length, coding) = ("content-length", "transfer-encoding");
-        for (fields, empty, framing, left) in [
-            (&[][..], true, Some(Framing::Ended), &[][..]),
-            (&[], false, Some(Framing::Chunked), &[(coding, "chunked")]),
-            (&[(length, "5")], false, Some(Framing::Length(5)), &[(length, "5")]),
-            (&[(length, "5"), (coding, "chunked")], false, Some(Framing::Length(5)), &[(length, "5")]),
-            (&[(length, "0")], true, Some(Framing::Ended), &[(length, "0")]),
-            (&[(length, "5")], true, Some(Framing::Ended), &[]),
-            (&[(length, "5, 5")], false, None, &[(length, "5, 5")]),
-        ] {
-            let map = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
-                let field = |(name, value): &(&'static str, &'static str)| {
-                    (http::HeaderName::from_static(name), HeaderValue::from_static(value))
-                };
-                fields.iter().map(field).collect()
-            };
-            let mut headers = map(fields);
-            assert_eq!(request_framing(&mut headers, empty).ok(), framing, "{fields:?}");
-            assert_eq!(headers, map(left), "{fields:?}");
-        }
-    }
 }

@@ -1,13 +1,14 @@
 //! The one writer of answers that tollgate makes itself, and what every answer gets.
 
 use super::Context;
+use super::framing::frame;
 use crate::exchange::{ResponseHead, declared_body};
 use crate::forward;
 use crate::head::reply_head;
 use crate::listen::connection::keep_date;
 use crate::reply::Reply;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, SET_COOKIE, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::header::{CONTENT_TYPE, DATE, EXPECT, SET_COOKIE};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::proxy::Session;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -90,21 +91,6 @@ impl Context {
             drain(session).await;
         }
         Ok(())
-    }
-}
-
-/// Says how the body is told from what follows, when it does not say so itself.
-fn frame(session: &mut Session, head: &mut ResponseHead, ends: bool) {
-    head.headers.remove(TRANSFER_ENCODING);
-    if ends || head.headers.contains_key(CONTENT_LENGTH) {
-        return;
-    }
-    match session.req_header().version {
-        Version::HTTP_11 => drop(head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
-        // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
-        Version::HTTP_10 => session.set_keepalive(None),
-        // Frames say it.
-        _ => {}
     }
 }
 

@@ -9,6 +9,7 @@ pub mod flood;
 pub mod framing;
 mod patience;
 pub mod proxy_protocol;
+mod socket;
 pub mod tls;
 
 use crate::value::{Name, Networks, Normalize};

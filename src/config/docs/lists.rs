@@ -91,6 +91,11 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("fault", "The fault that was made on purpose: `delay`, `abort`, `delay+abort`."),
     ("status", "Status of the answer; 499 if the client went away before it."),
     (
+        "cache",
+        "What the cache did, where the route has one: `hit`, `stale`, `revalidated`, `collapsed`, `miss`, `bypass`.",
+    ),
+    ("fallback", "What stood in for the upstream's answer: `stale`, `upstream`, `respond`."),
+    (
         "reason",
         "Why tollgate answered itself: a code of the [error answers](#error-answers), or of the [requests that are refused](#refused-requests).",
     ),

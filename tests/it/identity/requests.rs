@@ -40,7 +40,6 @@ fn no_form_of_request_goes_round() {
         "HEAD / HTTP/1.1\r\nhost: a\r\n\r\n",
         "OPTIONS /a HTTP/1.1\r\nhost: a\r\n\r\n",
         "OPTIONS /a HTTP/1.1\r\nhost: a\r\norigin: https://b.example\r\naccess-control-request-method: PUT\r\n\r\n",
-        "TRACE / HTTP/1.1\r\nhost: a\r\n\r\n",
         "PURGE / HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET http://a/b?c HTTP/1.1\r\nhost: a\r\n\r\n",
         "GET //a/../b HTTP/1.1\r\nhost: a\r\n\r\n",
