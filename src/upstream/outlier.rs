@@ -98,8 +98,9 @@ impl Record {
         true
     }
 
-    /// Lets it in again before its time is up.
+    /// Forgets what has failed, and lets it in again before its time is up.
     pub(super) fn pardon(&self, now: Moment) {
+        self.run.store(0, Ordering::Relaxed);
         let mut ejection = self.ejection.lock();
         if ejection.until.is_some() {
             self.let_in(&mut ejection, now);
