@@ -6,7 +6,7 @@
 use super::Context;
 use super::framing::request_framing;
 use super::pace::Pace;
-use crate::actions::Resort;
+use super::replay::most_kept;
 use crate::attempt::Failed;
 use crate::exchange::{RequestHead, ResponseHead, has_token};
 use crate::forward;
@@ -519,13 +519,6 @@ impl Context {
     }
 }
 
-/// Most bytes of a body that somebody may want to send again.
-fn most_kept(route: &Route) -> u64 {
-    let is_upstream = |resort: &Resort| matches!(resort, Resort::Upstream(_));
-    let resorts = route.fallback.as_ref().is_some_and(|fallback| fallback.resorts.iter().any(is_upstream));
-    if route.retry.attempts > 1 || resorts { route.retry.body } else { 0 }
-}
-
 /// Whether the client takes trailers; only of HTTP/2 is that known to be so from end to end.
 pub(super) fn takes_trailers(request: &RequestHead) -> bool {
     request.version == Version::HTTP_2 && has_token(&request.headers, &TE, "trailers")
@@ -548,7 +541,6 @@ impl From<Fault> for End {
     }
 }
 
-/// Whether the request is a call that may be a conversation (gRPC).
 /// Passes an interim answer on. HTTP/1.0 knows none (RFC 9110 section 15.2).
 async fn pass_interim(session: &mut Session, mut head: ResponseHead) -> Result<(), End> {
     if session.req_header().version == Version::HTTP_10 {
@@ -563,6 +555,7 @@ async fn pass_interim(session: &mut Session, mut head: ResponseHead) -> Result<(
     sent.map(drop).map_err(|error| End::Client(error.into_down()))
 }
 
+/// Whether the request is a call that may be a conversation (gRPC).
 fn is_grpc(request: &RequestHead) -> bool {
     request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

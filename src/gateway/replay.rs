@@ -3,6 +3,8 @@
 //! Pieces are shared with what sends them, so that keeping one copies nothing. The engine could keep them too, but copies each,
 //! and no more than 64 KiB in all.
 
+use crate::actions::Resort;
+use crate::route::Route;
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
@@ -65,6 +67,13 @@ impl Replay {
         self.pieces = SmallVec::new();
         self.lost = true;
     }
+}
+
+/// Most bytes of a body that somebody may want to send again.
+pub(super) fn most_kept(route: &Route) -> u64 {
+    let is_upstream = |resort: &Resort| matches!(resort, Resort::Upstream(_));
+    let resorts = route.fallback.as_ref().is_some_and(|fallback| fallback.resorts.iter().any(is_upstream));
+    if route.retry.attempts > 1 || resorts { route.retry.body } else { 0 }
 }
 
 #[cfg(test)]

@@ -88,8 +88,15 @@ async fn watch(upstream: Arc<Upstream>, target: Arc<Target>, client: Arc<Client>
     loop {
         let spec = &upstream.spec().health;
         let result = check(&upstream, &target, &client).await;
-        if let Some(healthy) = target.judge(result, spec) {
+        let reached = result.is_ok() && target.record.reached(tokio::time::Instant::now());
+        if reached {
+            log::info!("upstream `{}`: target {} can be reached again", upstream.name(), target.label());
+        }
+        let judged = target.judge(result, spec);
+        if let Some(healthy) = judged {
             announce(&upstream, &target, healthy);
+        }
+        if reached || judged.is_some() {
             upstream.health_changed();
         }
         upstream.made_progress();

@@ -29,6 +29,8 @@ pub(super) struct Ejection {
     pub(super) until: Option<Moment>,
     /// Why.
     pub(super) reason: String,
+    /// Whether it could not be connected to.
+    unreached: bool,
     /// How often in a short time.
     times: u32,
     /// When it was let in again.
@@ -73,8 +75,15 @@ impl Record {
         count >= spec.failures
     }
 
-    /// Leaves the target alone and gives for how long; `None` when it is already.
-    pub(super) fn eject(&self, spec: &PassiveSpec, reason: &str, now: Moment) -> Option<Duration> {
+    /// Leaves the target alone and gives for how long; `None` when it is already. `unreached`: whether it could not be
+    /// connected to.
+    pub(super) fn eject(
+        &self,
+        spec: &PassiveSpec,
+        reason: &str,
+        unreached: bool,
+        now: Moment,
+    ) -> Option<Duration> {
         let mut ejection = self.ejection.lock();
         if ejection.until.is_some() {
             return None;
@@ -83,6 +92,7 @@ impl Record {
         let time = spec.eject * ejection.times.min(LONGEST);
         ejection.until = now.checked_add(time);
         reason.clone_into(&mut ejection.reason);
+        ejection.unreached = unreached;
         self.run.store(0, Ordering::Relaxed);
         self.out.store(true, Ordering::Relaxed);
         Some(time)
@@ -96,6 +106,19 @@ impl Record {
         }
         self.let_in(&mut ejection, now);
         true
+    }
+
+    /// Lets it in again after a check has reached it, if that is what failed; gives whether it was.
+    pub(super) fn reached(&self, now: Moment) -> bool {
+        if !self.is_out() {
+            return false;
+        }
+        let mut ejection = self.ejection.lock();
+        let disproved = ejection.until.is_some() && ejection.unreached;
+        if disproved {
+            self.let_in(&mut ejection, now);
+        }
+        disproved
     }
 
     /// Forgets what has failed, and lets it in again before its time is up.
@@ -143,7 +166,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_ejection_is_longer_and_good_times_are_remembered() {
         let (record, spec) = (Record::default(), spec());
-        let eject = || record.eject(&spec, "test", Moment::now()).map(|time| time.as_secs());
+        let eject = || record.eject(&spec, "test", false, Moment::now()).map(|time| time.as_secs());
         assert_eq!((eject(), eject()), (Some(30), None), "only once at a time");
         assert!(record.is_out() && !record.readmit(Moment::now()));
         tokio::time::advance(Duration::from_secs(30)).await;
@@ -159,5 +182,16 @@ mod tests {
             eject();
         }
         assert_eq!(record.ejection().times.min(LONGEST), 10, "never more than ten times as long");
+    }
+
+    #[test]
+    fn a_check_disproves_only_that_it_cannot_be_reached() {
+        let (record, spec, now) = (Record::default(), spec(), Moment::now());
+        assert!(!record.reached(now), "it was never out");
+        record.eject(&spec, "status 500", false, now);
+        assert!(!record.reached(now) && record.is_out());
+        record.pardon(now);
+        record.eject(&spec, "connect", true, now);
+        assert!(record.reached(now) && !record.is_out() && !record.reached(now));
     }
 }

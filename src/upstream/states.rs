@@ -103,7 +103,8 @@ impl Upstream {
             }
             other => format!("{} failures in a row, the last one {other}", passive.failures),
         };
-        if let Some(time) = target.record.eject(passive, &reason, Instant::now()) {
+        if let Some(time) = target.record.eject(passive, &reason, trouble == Trouble::Connect, Instant::now())
+        {
             log::warn!(
                 "upstream `{}`: target {} is ejected for {}: {reason}",
                 self.name(),

@@ -105,11 +105,6 @@ const LOG_FIELDS: &[(&str, &str)] = &[
     ("overhead_ms", "The part of it that was not spent waiting for an upstream."),
     ("upstream", "Name of the upstream, if one was asked."),
     ("target", "Address of the last target that was tried."),
-    (
-        "cache",
-        "What the cache did: `hit`, `miss`, `stale`, `revalidated`, `collapsed` or `bypass`; absent where there is none.",
-    ),
-    ("fallback", "What stood in for the upstream's answer: `stale`, `upstream` or `respond`."),
     ("attempts", "How many attempts were made."),
     ("upstream_connect_ms", "Time to connect; absent when a connection was reused."),
     ("upstream_first_byte_ms", "Time from the request sent to the first byte of the answer."),
