@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 const PIECE: usize = 64 * 1024;
 /// Pieces that may wait to be copied together.
 const LOOSE: usize = 32;
-/// How far a reader may be behind in a body that only passes through, in bytes.
+/// How far a reader may fall behind in a body that only passes through, in bytes, beyond where it was before that.
 pub const BEHIND: u64 = 4 << 20;
 
 /// Why a body ends before its end.
@@ -108,8 +108,8 @@ struct Coming {
     loose: (usize, usize),
     /// Bytes received.
     len: u64,
-    /// Whether it is not kept.
-    passing: bool,
+    /// How far a reader may be behind, once it is not kept.
+    behind: Option<u64>,
     ended: Option<Result<(), Broken>>,
     readers: Vec<Place>,
 }
@@ -219,7 +219,7 @@ impl Coming {
     /// A place for a reader that begins there.
     fn enter(&mut self, from: u64) -> Option<usize> {
         let first = self.pieces.front().map_or(self.len, |piece| piece.at);
-        if self.passing && from < first || matches!(self.ended, Some(Err(_))) {
+        if self.is_passing() && from < first || matches!(self.ended, Some(Err(_))) {
             return None;
         }
         let free = self.readers.iter().position(|place| *place == Place::Free);
@@ -247,7 +247,7 @@ impl Coming {
                 if let Some(slot) = slot {
                     self.set(slot, Place::At(at + bytes.len() as u64));
                 }
-                if self.passing {
+                if self.is_passing() {
                     self.let_go();
                 }
                 Taken::Bytes(bytes)
@@ -260,12 +260,12 @@ impl Coming {
 
     fn push(&mut self, bytes: Bytes) {
         let len = bytes.len();
-        if len >= PIECE && !self.passing {
+        if len >= PIECE && !self.is_passing() {
             self.join();
         }
         self.pieces.push_back(Piece { at: self.len, bytes });
         self.len += len as u64;
-        if self.passing {
+        if self.is_passing() {
             self.cut_off_slow();
             self.let_go();
         } else if len < PIECE {
@@ -294,16 +294,30 @@ impl Coming {
 
     /// Lets go of what all readers have had.
     fn let_go(&mut self) {
-        let at = |place: &Place| if let Place::At(at) = place { Some(*at) } else { None };
-        let least = self.readers.iter().filter_map(at).min().unwrap_or(self.len);
+        let least = self.slowest();
         while self.pieces.front().is_some_and(|piece| piece.at + piece.bytes.len() as u64 <= least) {
             self.pieces.pop_front();
         }
     }
 
+    fn is_passing(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// It is not kept from now on. Who is far behind has done nothing wrong: the body came faster than anybody had to read.
+    fn pass(&mut self) {
+        self.behind = Some(BEHIND.saturating_add(self.len.saturating_sub(self.slowest())));
+    }
+
+    /// Where the slowest reader is.
+    fn slowest(&self) -> u64 {
+        let at = |place: &Place| if let Place::At(at) = place { Some(*at) } else { None };
+        self.readers.iter().filter_map(at).min().unwrap_or(self.len)
+    }
+
     fn cut_off_slow(&mut self) {
-        let len = self.len;
-        let slow = |place: &&mut Place| matches!(place, Place::At(at) if len.saturating_sub(*at) > BEHIND);
+        let (len, behind) = (self.len, self.behind.unwrap_or(u64::MAX));
+        let slow = |place: &&mut Place| matches!(place, Place::At(at) if len.saturating_sub(*at) > behind);
         self.readers.iter_mut().filter(slow).for_each(|place| *place = Place::Behind);
     }
 
@@ -334,12 +348,12 @@ impl Filler {
             return;
         }
         let mut coming = self.body.0.coming.lock();
-        if !coming.passing {
+        if !coming.is_passing() {
             let fits = coming.len + bytes.len() as u64 <= self.most && self.budget.take(bytes.len());
             if fits {
                 self.charged += bytes.len();
             } else {
-                coming.passing = true;
+                coming.pass();
                 self.budget.give(std::mem::take(&mut self.charged));
             }
         }
@@ -350,7 +364,7 @@ impl Filler {
 
     /// Whether all of it is kept so far.
     pub fn is_kept(&self) -> bool {
-        !self.body.0.coming.lock().passing
+        !self.body.0.coming.lock().is_passing()
     }
 
     /// Waits until somebody wants more: at once while the body is kept, else when the fastest reader has had most of what
@@ -361,7 +375,7 @@ impl Filler {
             {
                 let coming = self.body.0.coming.lock();
                 match coming.least_unread() {
-                    _ if !coming.passing => return true,
+                    _ if !coming.is_passing() => return true,
                     Some(unread) if unread <= BEHIND / 2 => return true,
                     Some(_) => {}
                     None => return false,
@@ -382,7 +396,7 @@ impl Filler {
         let shared = &self.body.0;
         let mut coming = shared.coming.lock();
         coming.ended = Some(ended);
-        let kept = ended.is_ok() && !coming.passing;
+        let kept = ended.is_ok() && !coming.is_passing();
         if kept {
             coming.join();
             let pieces = std::mem::take(&mut coming.pieces).into_iter().collect();
@@ -473,7 +487,7 @@ impl Drop for Reader {
         let (Some(slot), None) = (self.slot, self.body.0.whole.get()) else { return };
         let mut coming = self.body.0.coming.lock();
         coming.set(slot, Place::Free);
-        if coming.passing {
+        if coming.is_passing() {
             coming.let_go();
         }
         drop(coming);

@@ -76,7 +76,9 @@ pub enum Followed {
     Answer(Arc<Stored<Body>>),
     /// It asks, for itself and others.
     Lead(Lead),
-    /// It asks for itself: the answer is for others, or was too long in coming.
+    /// The answer is for requests with other fields.
+    OtherVariant(Arc<Stored<Body>>),
+    /// It asks for itself: the answer is not to be shared, or was too long in coming.
     Alone,
 }
 
@@ -242,6 +244,7 @@ impl Follow {
     pub async fn wait(self, headers: &HeaderMap, limit: Duration) -> Followed {
         match timeout(limit, self.stage()).await {
             Ok(Stage::Answered(stored)) if stored.is_selected_by(headers) => Followed::Answer(stored),
+            Ok(Stage::Answered(stored)) => Followed::OtherVariant(stored),
             Ok(Stage::Vacant) => Followed::Lead(self.flights.leader(&self.key, self.flight.clone())),
             _ => Followed::Alone,
         }

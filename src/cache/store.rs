@@ -18,7 +18,7 @@ use super::flight::{self, Flights, Lead};
 use super::memory::{Held, Look, Memory};
 use super::purge::{How, Purge, Purges, What};
 use super::tiers::Tiers;
-use super::{Body, Key, Stored};
+use super::{Body, Key, Stored, vary};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -425,18 +425,42 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Waits for an answer that these request fields select, but not longer than `limit`.
+    /// Waits for an answer that these request fields select, but not longer than `limit` each time: those who want another
+    /// variant than the one that came ask for it together, too.
     pub async fn wait(self, headers: &HeaderMap, limit: Duration) -> Followed {
         let Follow { store, key, follow } = self;
         let lead = match follow.wait(headers, limit).await {
             flight::Followed::Answer(stored) => return Followed::Answer(stored),
             flight::Followed::Lead(lead) => Some(lead),
             flight::Followed::Alone => None,
+            flight::Followed::OtherVariant(other) => {
+                match store.flights.join(&variant(&key, &other, headers)) {
+                    flight::Joined::Lead(lead) => Some(lead),
+                    flight::Joined::Alone => None,
+                    flight::Joined::Follow(follow) => match follow.wait(headers, limit).await {
+                        flight::Followed::Answer(stored) => return Followed::Answer(stored),
+                        flight::Followed::Lead(lead) => Some(lead),
+                        flight::Followed::OtherVariant(_) | flight::Followed::Alone => None,
+                    },
+                }
+            }
         };
         // Nothing has been asked yet: only purges from here on concern the answer.
         let made = store.purges.made();
         Followed::Ask(store.ask(&key, lead, made))
     }
+}
+
+/// What requests have in common that want the same variant of a key, as far as another variant tells.
+fn variant(key: &[u8], other: &Stored<Body>, headers: &HeaderMap) -> Vec<u8> {
+    let mut variant = key.to_vec();
+    for (name, _) in &other.vary {
+        let value = vary::normal(headers, name);
+        let len = value.as_ref().map_or(u64::MAX, |value| value.len() as u64);
+        variant.extend_from_slice(&len.to_le_bytes());
+        variant.extend_from_slice(value.as_deref().unwrap_or_default());
+    }
+    variant
 }
 
 /// The same with fields of its own: as received they hold on to the whole buffer that they were read into.

@@ -174,6 +174,20 @@ fn who_is_too_far_behind_is_cut_off_and_the_others_are_not() {
     assert_eq!(quick.take(), Taken::End);
 }
 
+#[test]
+fn who_was_far_behind_when_it_outgrew_its_bound_is_not_cut_off_for_that() {
+    let (body, mut filler) = Body::coming(2 * BEHIND, budget());
+    let mut slow = body.reader(0, u64::MAX).unwrap();
+    let pieces = 2 * BEHIND as usize / PIECE;
+    (0..pieces + 1).for_each(|number| filler.push(bytes(PIECE, number)));
+    assert!(!filler.is_kept());
+    for number in 0..pieces + 1 {
+        assert_eq!(slow.take(), Taken::Bytes(bytes(PIECE, number)));
+        filler.push(bytes(PIECE, pieces + 1 + number));
+    }
+    assert_ne!(slow.take(), Taken::Broken(Broken::Behind));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_filler_waits_for_the_fastest_reader_and_stops_when_there_is_none() {
     let (body, mut filler) = Body::coming(0, budget());

@@ -2,7 +2,7 @@ use super::*;
 use crate::cache::Facts;
 use crate::cache::purge::What;
 use http::Response;
-use http::header::ETAG;
+use http::header::{ACCEPT_LANGUAGE, ETAG};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -85,6 +85,48 @@ async fn five_hundred_ask_at_once_and_the_origin_is_asked_once() {
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
     assert_eq!(text(&hit(&store, &key).unwrap()).await, expected);
+}
+
+#[tokio::test]
+async fn those_who_want_another_variant_ask_for_it_together() {
+    let (store, key) = (Store::new(64 << 20), key("a"));
+    let first = ask(&store, &key);
+    let mut waiting = Vec::new();
+    let asked = Arc::new(AtomicU64::new(0));
+    for number in 0..100 {
+        let Joined::Follow(follow) = store.join(&key) else { panic!("nobody asks") };
+        let (store, asked) = (store.clone(), asked.clone());
+        let language = ["de", "fr", "en"][number % 3];
+        let headers = HeaderMap::from_iter([(ACCEPT_LANGUAGE, HeaderValue::from_static(language))]);
+        waiting.push(tokio::spawn(async move {
+            let stored = match follow.wait(&headers, LONG).await {
+                Followed::Answer(stored) => stored,
+                Followed::Ask(ask) => {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    speak(&store, ask, language)
+                }
+            };
+            assert_eq!(text(&stored).await, language);
+        }));
+    }
+    speak(&store, first, "de");
+    for waiting in waiting {
+        waiting.await.unwrap();
+    }
+    assert_eq!((asked.load(Ordering::SeqCst), store.memory.held().objects), (2, 3));
+    assert_eq!(store.flights.under_way(), 0);
+}
+
+fn speak(store: &Arc<Store>, ask: Ask, language: &'static str) -> Arc<Stored<Body>> {
+    let (body, filler) = store.body(1 << 20);
+    let mut stored = answer(body);
+    stored.vary = Box::new([(ACCEPT_LANGUAGE, Some(HeaderValue::from_static(language)))]);
+    let mut fill = ask.answered(stored, filler);
+    fill.push(Bytes::from_static(language.as_bytes()));
+    let stored = fill.stored().clone();
+    assert!(fill.finish());
+    stored
 }
 
 #[tokio::test]
