@@ -9,8 +9,8 @@ use crate::upstream::Target;
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    COOKIE, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, WWW_AUTHENTICATE,
+    COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use smallvec::SmallVec;
@@ -167,6 +167,10 @@ const PROTECTED: [&str; 6] =
 /// `Connection` names what it must not, too much, or what is no name.
 pub fn strip_request(head: &mut RequestHead) -> Result<(), Kind> {
     let headers = &mut head.headers;
+    if head.version == Version::HTTP_10 {
+        // It does not know what it asks for (RFC 9110 section 10.1.1).
+        headers.remove(EXPECT);
+    }
     if !headers.keys().any(ends_here) {
         return Ok(());
     }

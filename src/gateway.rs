@@ -241,8 +241,13 @@ impl Context {
 
     /// Ends the request with a problem of our own; the error only carries it to `fail_to_proxy`.
     fn refuse(&mut self, problem: impl Into<Problem>) -> Box<Error> {
-        self.refusal = Some(problem.into());
-        Error::new(ErrorType::InternalError)
+        let problem = problem.into();
+        let mut error = Error::new(ErrorType::InternalError);
+        if problem.kind == Kind::CLIENT_TIMEOUT {
+            error.esource = ErrorSource::Downstream;
+        }
+        self.refusal = Some(problem);
+        error
     }
 
     /// What an error of the engine is about, unless it carries a problem of our own.

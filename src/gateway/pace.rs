@@ -1,11 +1,27 @@
 //! How fast the body of a request must come: a client that sends a byte now and then holds a connection, a target and a place
 //! in every limit for nothing. The engine knows pauses only, and over HTTP/2 not even those.
 
+use super::Context;
+use super::relay::is_grpc;
 use crate::listen::Limits;
+use crate::route::Route;
+use pingora::proxy::Session;
 use std::time::{Duration, Instant};
 
 /// For so long a body may come as slowly as it likes.
 const GRACE: Duration = Duration::from_secs(5);
+
+impl Context {
+    /// How fast the rest of a request must come.
+    pub(super) fn pace(&self, session: &Session, route: &Route) -> Pace {
+        let listener = self.snapshot.listeners.get(usize::from(self.exchange.listener));
+        // Both sides of a call may have nothing to say for long.
+        match listener.filter(|_| !is_grpc(session.req_header())) {
+            Some(listener) => Pace::of(&listener.limits),
+            None => Pace::of_stream(route.timeouts.stream_idle),
+        }
+    }
+}
 
 /// What a client has left of its time.
 pub(super) struct Pace {
@@ -17,12 +33,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn of(limits: &Limits) -> Pace {
+    fn of(limits: &Limits) -> Pace {
         Pace { idle: limits.body_idle, rate: limits.body_rate, waited: Duration::ZERO }
     }
 
     /// That of a stream, which says something when there is something to be said.
-    pub(super) fn of_stream(idle: Duration) -> Pace {
+    fn of_stream(idle: Duration) -> Pace {
         Pace { idle, rate: 0, waited: Duration::ZERO }
     }
 

@@ -7,6 +7,7 @@ use super::Context;
 use super::framing::request_framing;
 use super::pace::Pace;
 use super::replay::most_kept;
+use super::respond::pass_interim;
 use crate::attempt::Failed;
 use crate::exchange::{RequestHead, ResponseHead, has_token};
 use crate::forward;
@@ -16,7 +17,7 @@ use crate::route::Route;
 use crate::upstream::{Conversation, Event, Fault, Outgoing, Part, Pool, Target, Unreached};
 use crate::value::Trouble;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, EXPECT, HOST, TE};
+use http::header::{CONTENT_TYPE, HOST, TE};
 use http::{HeaderValue, StatusCode, Version};
 use pingora::Error;
 use pingora::protocols::http::HttpTask;
@@ -348,16 +349,6 @@ impl Context {
         Ok(())
     }
 
-    /// How fast the rest of the request must come.
-    fn pace(&self, session: &Session, route: &Route) -> Pace {
-        let listener = self.snapshot.listeners.get(usize::from(self.exchange.listener));
-        // Both sides of a call may have nothing to say for long.
-        match listener.filter(|_| !is_grpc(session.req_header())) {
-            Some(listener) => Pace::of(&listener.limits),
-            None => Pace::of_stream(route.timeouts.stream_idle),
-        }
-    }
-
     /// How long to wait for what happens next, and whose fault it is if nothing does.
     fn limit(
         &self,
@@ -406,12 +397,8 @@ impl Context {
     /// The head of a request for this target.
     pub(super) fn head_for(&self, request: &RequestHead, target: &Target) -> Result<RequestHead, Problem> {
         let mut head = request.clone();
-        head.version = Version::HTTP_11;
         forward::strip_request(&mut head)?;
-        if request.version == Version::HTTP_10 {
-            // It does not know what it asks for (RFC 9110 section 10.1.1).
-            head.headers.remove(EXPECT);
-        }
+        head.version = Version::HTTP_11;
         // What was asked for in the target's own authority counts (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
         if let Some(authority) = request.uri.authority() {
             let host = HeaderValue::from_str(authority.as_str()).map_err(|_| Kind::BAD_HOST)?;
@@ -473,7 +460,7 @@ impl Context {
                 }
                 // What follows an interim answer is looked at before it is passed on.
                 Part::Head(head, _) if head.status.is_informational() => {
-                    pass_interim(session, head).await?;
+                    pass_interim(session, head).await.map_err(End::Client)?;
                     break;
                 }
                 part => self.add(session, part, &mut tasks)?,
@@ -541,22 +528,8 @@ impl From<Fault> for End {
     }
 }
 
-/// Passes an interim answer on. HTTP/1.0 knows none (RFC 9110 section 15.2).
-async fn pass_interim(session: &mut Session, mut head: ResponseHead) -> Result<(), End> {
-    if session.req_header().version == Version::HTTP_10 {
-        return Ok(());
-    }
-    head.version = Version::HTTP_11;
-    // To the engine it is an answer ahead of the request's end, after which the connection could not be kept.
-    session.set_close_on_response_before_downstream_finish(false);
-    let task = HttpTask::Header(Box::new(head.into()), false);
-    let sent = session.as_mut().response_duplex_vec(vec![task]).await;
-    session.set_close_on_response_before_downstream_finish(true);
-    sent.map(drop).map_err(|error| End::Client(error.into_down()))
-}
-
 /// Whether the request is a call that may be a conversation (gRPC).
-fn is_grpc(request: &RequestHead) -> bool {
+pub(super) fn is_grpc(request: &RequestHead) -> bool {
     request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 

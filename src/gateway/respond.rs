@@ -8,7 +8,8 @@ use crate::head::reply_head;
 use crate::listen::connection::keep_date;
 use crate::reply::Reply;
 use http::header::{CONTENT_TYPE, DATE, EXPECT, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -102,6 +103,20 @@ fn is_stream(head: &ResponseHead) -> bool {
             .any(|stream| kind.as_bytes().starts_with(stream))
     };
     head.status == StatusCode::SWITCHING_PROTOCOLS || head.headers.get(CONTENT_TYPE).is_some_and(is_streamed)
+}
+
+/// Passes an interim answer on. HTTP/1.0 knows none (RFC 9110 section 15.2).
+pub(super) async fn pass_interim(session: &mut Session, mut head: ResponseHead) -> pingora::Result<()> {
+    if session.req_header().version == Version::HTTP_10 {
+        return Ok(());
+    }
+    head.version = Version::HTTP_11;
+    // To the engine it is an answer ahead of the request's end, after which the connection could not be kept.
+    session.set_close_on_response_before_downstream_finish(false);
+    let task = HttpTask::Header(Box::new(head.into()), false);
+    let sent = session.as_mut().response_duplex_vec(vec![task]).await;
+    session.set_close_on_response_before_downstream_finish(true);
+    sent.map(drop).map_err(|error| error.into_down())
 }
 
 /// Reads what a client is still sending after its answer. Without this the connection or stream would be reset, and clients

@@ -9,10 +9,10 @@ mod expect;
 mod origin;
 mod time;
 
-use crate::harness::{DEADLINE, Gateway, Plan, Response, eventually};
+use crate::harness::{DEADLINE, Gateway, Plan, Response, assert_eventually};
 use corpus::{Expected, Row};
 use origin::Origin;
-use std::time::Duration;
+use std::collections::HashMap;
 
 const FRONT: &str = r#"
 version: 1
@@ -27,75 +27,78 @@ fn nothing_ambiguous_is_forwarded() {
     let gateway = Plan::new(FRONT).with("app", origin.addr()).start();
     let rows = corpus::rows();
     assert!(rows.len() >= 200, "{} rows", rows.len());
-    let mut wrong = Vec::new();
-    for row in &rows {
-        if let Err(why) = try_row(row, &gateway, &origin) {
-            wrong.push(format!(
-                "{}: {why}\n    {:?}",
-                row.name,
-                String::from_utf8_lossy(&row.sent[..row.sent.len().min(300)])
-            ));
-        }
-    }
+    let found: Vec<_> = rows.iter().map(|row| try_row(row, &gateway, &origin)).collect();
+    let reasons = reasons(&gateway, rows.iter().map(Row::answers).sum());
+    let checked = rows.iter().zip(found).map(|(row, found)| {
+        found.and_then(|id| check_reason(row, &id, &reasons)).map_err(|why| tell(row, &why))
+    });
+    let wrong: Vec<String> = checked.filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
     let counted = gateway.metric("tollgate_refused_requests_total");
-    let refused = rows
-        .iter()
-        .filter(|row| matches!(row.expected, Expected::Refused(_, reason) if !OURS.contains(&reason)));
-    assert!(counted as usize >= refused.count(), "all refusals are counted: {counted}");
+    let refused =
+        |row: &&Row| matches!(row.expected, Expected::Refused(_, reason) if !OURS.contains(&reason));
+    assert!(counted as usize >= rows.iter().filter(refused).count(), "all refusals are counted: {counted}");
 }
 
 /// Reasons of problems that are found when the route is looked for.
-const OURS: [&str; 4] = ["bad-path", "bad-host", "method-not-allowed", "headers-too-large"];
+const OURS: [&str; 5] = ["bad-path", "bad-host", "bad-request", "method-not-allowed", "headers-too-large"];
 
-fn try_row(row: &Row, gateway: &Gateway, origin: &Origin) -> Result<(), String> {
-    origin.forget();
-    let mut client = gateway.client();
-    client.wire.give_up_after(Duration::from_secs(3));
-    // What is refused early may not be read to its end.
-    let _refused = client.wire.write(&row.sent);
-    match &row.expected {
-        Expected::Refused(status, reason) => {
-            let response =
-                Response::read(&mut client.wire, "GET").map_err(|error| format!("no answer: {error}"))?;
-            let found = (response.status, reason_of(&response, gateway));
-            if found != (*status, (*reason).to_owned()) {
-                return Err(format!("answered {found:?}, not {:?}", (status, reason)));
-            }
-            let rest = client.wire.read_some();
-            if rest.as_ref().is_ok_and(|rest| !rest.is_empty()) {
-                return Err("more than one answer".to_owned());
-            }
-            // Part of a body may have been on its way; whole requests may not.
-            match origin.received()? {
-                whole if whole.is_empty() => Ok(()),
-                whole => Err(format!("forwarded {whole:?}")),
-            }
-        }
-        Expected::Forwarded(wanted) => {
-            for one in wanted {
-                let method = one.split(' ').next().unwrap_or_default();
-                let response = Response::read(&mut client.wire, method)
-                    .map_err(|error| format!("no answer: {error}"))?;
-                if response.status != 200 {
-                    return Err(format!("answered {}: {}", response.status, response.text()));
-                }
-            }
-            let received = origin.received()?;
-            if received != *wanted {
-                return Err(format!("forwarded {received:?}, not {wanted:?}"));
-            }
-            Ok(())
-        }
-    }
+fn tell(row: &Row, why: &str) -> String {
+    format!("{}: {why}\n    {:?}", row.name, String::from_utf8_lossy(&row.sent[..row.sent.len().min(300)]))
 }
 
-/// From the log; of hundreds of lines only the one is looked at.
-fn reason_of(response: &Response, gateway: &Gateway) -> String {
-    let id = response.header("x-request-id").expect("every answer has an id").to_owned();
-    assert!(!id.is_empty(), "every answer has an id");
-    let find = || gateway.stdout_lines().into_iter().rev().find(|line| line.contains(&id));
-    let line = eventually(DEADLINE, "a line in the log", find);
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-    line["reason"].as_str().unwrap_or_default().to_owned()
+/// What became of a row; gives the id of its last answer.
+fn try_row(row: &Row, gateway: &Gateway, origin: &Origin) -> Result<String, String> {
+    origin.forget();
+    let mut client = gateway.client();
+    // What is refused early may not be read to its end.
+    let _refused = client.wire.write(&row.sent);
+    let mut answer = |method: &str, status: u16| -> Result<Response, String> {
+        let response =
+            Response::read(&mut client.wire, method).map_err(|error| format!("no answer: {error}"))?;
+        match response.status == status {
+            true => Ok(response),
+            false => Err(format!("answered {}: {}", response.status, response.text())),
+        }
+    };
+    let (last, wanted) = match &row.expected {
+        // Part of a body may have been on its way; whole requests may not.
+        Expected::Refused(status, _) => (answer("GET", *status)?, &Vec::new()),
+        Expected::Forwarded(wanted) => {
+            let mut last = Response::default();
+            for one in wanted {
+                last = answer(one.split(' ').next().unwrap_or_default(), 200)?;
+            }
+            (last, wanted)
+        }
+    };
+    // What only has no route to go by leaves no doubt where the next request begins.
+    if !last.kept_alive && client.wire.read_some().is_ok_and(|rest| !rest.is_empty()) {
+        return Err("more than one answer".to_owned());
+    }
+    let received = origin.received()?;
+    if received != *wanted {
+        return Err(format!("forwarded {received:?}, not {wanted:?}"));
+    }
+    last.header("x-request-id").map(str::to_owned).ok_or("an answer without an id".to_owned())
+}
+
+/// The reasons in the log by the ids of their requests.
+fn reasons(gateway: &Gateway, least: usize) -> HashMap<String, String> {
+    let word = |line: &serde_json::Value, name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    assert_eventually(DEADLINE, "the lines of all requests", || {
+        gateway.stdout_lines().iter().filter(|line| line.starts_with('{')).count() >= least
+    });
+    gateway.access_log().iter().map(|line| (word(line, "request_id"), word(line, "reason"))).collect()
+}
+
+fn check_reason(row: &Row, id: &str, reasons: &HashMap<String, String>) -> Result<(), String> {
+    let wanted = match row.expected {
+        Expected::Refused(_, reason) => reason,
+        Expected::Forwarded(_) => "",
+    };
+    match reasons.get(id) {
+        Some(reason) if reason == wanted => Ok(()),
+        found => Err(format!("logged as {found:?}, not {wanted:?}")),
+    }
 }

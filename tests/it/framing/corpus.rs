@@ -17,6 +17,16 @@ pub struct Row {
     pub expected: Expected,
 }
 
+impl Row {
+    /// How many answers there are to it.
+    pub fn answers(&self) -> usize {
+        match &self.expected {
+            Expected::Refused(..) => 1,
+            Expected::Forwarded(wanted) => wanted.len(),
+        }
+    }
+}
+
 /// All of them.
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();

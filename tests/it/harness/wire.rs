@@ -153,13 +153,6 @@ impl Wire {
         Ok(std::mem::take(&mut self.ahead))
     }
 
-    /// Waits no longer than this for what comes.
-    pub fn give_up_after(&self, time: Duration) {
-        if let Some(tcp) = self.stream.tcp() {
-            tcp.set_read_timeout(Some(time)).unwrap();
-        }
-    }
-
     /// Whether something has come, or the end, without waiting for it.
     pub fn has_more(&mut self) -> bool {
         let Some(tcp) = self.stream.tcp() else { return false };
