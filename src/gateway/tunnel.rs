@@ -126,13 +126,14 @@ impl Tunnel {
             };
             let quiet = tokio::time::Instant::from_std(self.active + limit);
             tokio::select! {
+                // What comes after we were told to close is not carried any more.
                 biased;
-                () = self.progress() => {}
                 () = told(&mut closing) => {
                     // A client that takes longer does not get it.
                     drop(tokio::time::timeout(FAREWELL, self.farewell()).await);
                     return Some(Kind::STOPPING);
                 }
+                () = self.progress() => {}
                 () = tokio::time::sleep_until(quiet) => if self.active.elapsed() >= limit {
                     return Some(Kind::STREAM_IDLE);
                 }
