@@ -197,8 +197,11 @@ fn largest(limits: &Limits) -> u64 {
     limits.uri.saturating_add(limits.header_bytes).saturating_add(fields).saturating_add(SPARE)
 }
 
-/// A line without its end, and what is behind it; `None` when its end has not come.
-fn take_line(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, Flaw> {
+/// A line without its end, and what is behind it.
+type Line<'a> = (&'a [u8], &'a [u8]);
+
+/// The first line; `None` when its end has not come.
+fn take_line(bytes: &[u8]) -> Result<Option<Line<'_>>, Flaw> {
     let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(None) };
     match bytes.split_at_checked(end) {
         Some(([line @ .., b'\r'], [_, rest @ ..])) => Ok(Some((line, rest))),
@@ -414,7 +417,7 @@ const fn classes() -> [u8; 256] {
             || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
         let host = plain || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
         let target = byte != b'#';
-        table[byte as usize] = token as u8 * TOKEN | target as u8 * TARGET | host as u8 * HOST;
+        table[byte as usize] = (token as u8 * TOKEN) | (target as u8 * TARGET) | (host as u8 * HOST);
         byte += 1;
     }
     table
