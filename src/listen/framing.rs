@@ -140,24 +140,26 @@ pub fn end(read: &[u8], seen: usize) -> Option<usize> {
     })
 }
 
-/// Checks a whole head, from its request line to the empty line.
+/// Checks the head that `read` begins with; gives its length and what it says of the body. `None` when there is more to come.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn check(head: &[u8], limits: &Limits) -> Result<Body, Flaw> {
-    if head.len() as u64 > largest(limits) {
-        return Err(Flaw::TooLarge);
-    }
-    let (line, mut rest) = take_line(head)?;
+/// What is wrong with it, as far as it was read.
+pub fn check(read: &[u8], limits: &Limits) -> Result<Option<(usize, Body)>, Flaw> {
+    let Some((line, mut rest)) = take_line(read)? else { return Ok(None) };
     let mut fields = Fields::new(request_line(line, limits)?);
     loop {
-        let (line, behind) = take_line(rest)?;
-        if line.is_empty() {
-            return fields.body();
-        }
+        let Some((line, behind)) = take_line(rest)? else { return Ok(None) };
         rest = behind;
+        if line.is_empty() {
+            break;
+        }
         fields.take(line, limits)?;
     }
+    let length = read.len() - rest.len();
+    if length as u64 > largest(limits) {
+        return Err(Flaw::TooLarge);
+    }
+    Ok(Some((length, fields.body()?)))
 }
 
 /// Checks as much of a head as there is, so that nobody waits for the rest of what cannot become one.
@@ -168,8 +170,8 @@ pub fn check_begun(read: &[u8], limits: &Limits) -> Result<(), Flaw> {
     if read.len() as u64 > largest(limits) {
         return Err(Flaw::TooLarge);
     }
-    if memchr::memchr(b'\n', read).is_some() {
-        return take_line(read).and_then(|(line, _)| request_line(line, limits)).map(drop);
+    if let Some((line, _)) = take_line(read)? {
+        return request_line(line, limits).map(drop);
     }
     match read {
         [] | [b'\r'] => Ok(()),
@@ -196,10 +198,13 @@ fn largest(limits: &Limits) -> u64 {
 }
 
 /// A line without its end, and what is behind it.
-fn take_line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
-    let end = memchr::memchr(b'\n', bytes).ok_or(Flaw::LineEnd)?;
+type Line<'a> = (&'a [u8], &'a [u8]);
+
+/// The first line; `None` when its end has not come.
+fn take_line(bytes: &[u8]) -> Result<Option<Line<'_>>, Flaw> {
+    let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(None) };
     match bytes.split_at_checked(end) {
-        Some(([line @ .., b'\r'], [_, rest @ ..])) => Ok((line, rest)),
+        Some(([line @ .., b'\r'], [_, rest @ ..])) => Ok(Some((line, rest))),
         _ => Err(Flaw::LineEnd),
     }
 }
@@ -212,44 +217,51 @@ struct Request<'a> {
 }
 
 fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<Request<'a>, Flaw> {
-    let mut words = line.splitn(3, |byte| *byte == b' ');
-    let method = words.next().unwrap_or_default();
-    let (Some(target), Some(version)) = (words.next(), words.next()) else {
-        return Err(if is_clean(line) { Flaw::RequestLine } else { Flaw::Control });
+    let (method, rest) = split_while(line, TOKEN);
+    let [b' ', rest @ ..] = rest else { return Err(bad_method(line)) };
+    let (target, rest) = split_while(rest, TARGET);
+    let http10 = match rest {
+        b" HTTP/1.1" => false,
+        b" HTTP/1.0" => true,
+        _ => return Err(bad_target(rest)),
     };
     if method.is_empty() || target.is_empty() {
         return Err(Flaw::RequestLine);
     }
-    if !is_method(method) {
+    if method.len() > MAX_METHOD {
         return Err(Flaw::Method);
     }
     if target.len() as u64 > limits.uri {
         return Err(Flaw::TargetTooLong);
     }
-    check_target(target)?;
-    let http10 = match version {
-        b"HTTP/1.1" => false,
-        b"HTTP/1.0" => true,
-        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(Flaw::Version),
-        _ => return Err(Flaw::RequestLine),
-    };
     Ok(Request { http10, authority: authority(target)? })
 }
 
-fn is_method(method: &[u8]) -> bool {
-    (1..=MAX_METHOD).contains(&method.len()) && method.iter().all(|byte| is_token(*byte))
+/// What is wrong with a line that does not begin with a method and a space.
+fn bad_method(line: &[u8]) -> Flaw {
+    let mut words = line.split(|byte| *byte == b' ');
+    match (words.next(), words.nth(1)) {
+        (Some([_, ..]), Some(_)) => Flaw::Method,
+        _ if !is_clean(line) => Flaw::Control,
+        _ => Flaw::RequestLine,
+    }
 }
 
-/// Visible ASCII without `#`. What of it a path may have is decided when the path is brought to its normal form.
-fn check_target(target: &[u8]) -> Result<(), Flaw> {
-    if target.iter().all(|byte| matches!(byte, b'!'..=b'~') && *byte != b'#') {
-        return Ok(());
+/// What is wrong with a target or a version, from where it is.
+fn bad_target(rest: &[u8]) -> Flaw {
+    match rest {
+        [b' ', b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Flaw::Version,
+        [] | [b' ', ..] => Flaw::RequestLine,
+        // Without a version behind it, it may be anything.
+        _ if !rest.contains(&b' ') && rest.first() == Some(&b'\t') => Flaw::RequestLine,
+        [b'#', ..] => Flaw::Fragment,
+        [0x80..=0xff, ..] => Flaw::Target,
+        _ => Flaw::Control,
     }
-    Err(match target.iter().find(|byte| !matches!(byte, b'!'..=b'~') || **byte == b'#') {
-        Some(b'#') => Flaw::Fragment,
-        Some(0x80..) | None => Flaw::Target,
-        Some(_) => Flaw::Control,
-    })
+}
+
+fn is_method(method: &[u8]) -> bool {
+    (1..=MAX_METHOD).contains(&method.len()) && split_while(method, TOKEN).1.is_empty()
 }
 
 fn authority(target: &[u8]) -> Result<Option<&[u8]>, Flaw> {
@@ -270,9 +282,7 @@ fn authority(target: &[u8]) -> Result<Option<&[u8]>, Flaw> {
 
 /// What hosts and ports are written with; more is found out when the route is looked for.
 fn check_host(host: &[u8]) -> Result<(), Flaw> {
-    let plain =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    if host.is_empty() || !host.iter().all(plain) { Err(Flaw::Host) } else { Ok(()) }
+    if host.is_empty() || !split_while(host, HOST).1.is_empty() { Err(Flaw::Host) } else { Ok(()) }
 }
 
 /// The fields so far.
@@ -361,18 +371,16 @@ impl<'a> Fields<'a> {
 
 /// A field's name, and what is behind the colon.
 fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Flaw> {
-    let at = line.iter().position(|byte| !is_token(*byte)).ok_or(Flaw::NoColon)?;
-    match line.split_at_checked(at) {
-        Some(([], [b' ' | b'\t', ..])) => Err(Flaw::Folded),
-        Some(([], _)) => Err(Flaw::FieldName),
-        Some((name, [b':', value @ ..])) => Ok((name, value)),
-        Some((_, rest)) => Err(match rest.trim_ascii_start().first() {
+    match split_while(line, TOKEN) {
+        ([], [b' ' | b'\t', ..]) => Err(Flaw::Folded),
+        ([], _) => Err(Flaw::FieldName),
+        (name, [b':', value @ ..]) => Ok((name, value)),
+        (_, rest) => Err(match rest.trim_ascii_start().first() {
             Some(b':') => Flaw::SpaceBeforeColon,
             _ if !is_clean(rest) => Flaw::Control,
             _ if rest.contains(&b':') => Flaw::FieldName,
             _ => Flaw::NoColon,
         }),
-        None => Err(Flaw::NoColon),
     }
 }
 
@@ -388,39 +396,45 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// What names are made of (RFC 9110 section 5.6.2).
-static TOKEN: [bool; 256] = token_bytes();
+/// What names and methods are made of (RFC 9110 section 5.6.2).
+const TOKEN: u8 = 1;
+/// What targets are made of: visible ASCII without `#`. What of it a path may have is decided when the path is brought to its
+/// normal form.
+const TARGET: u8 = 2;
+/// What hosts are made of, with their ports.
+const HOST: u8 = 4;
+
+/// What each byte may be a part of.
+static CLASSES: [u8; 256] = classes();
 
 #[allow(clippy::indexing_slicing, reason = "run by the compiler")]
-const fn token_bytes() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
-            );
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        let plain = byte.is_ascii_alphanumeric();
+        let token = plain
+            || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
+        let host = plain || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+        let target = byte != b'#';
+        table[byte as usize] = (token as u8 * TOKEN) | (target as u8 * TARGET) | (host as u8 * HOST);
         byte += 1;
     }
     table
 }
 
+fn is_of(byte: u8, class: u8) -> bool {
+    CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
+}
+
 pub(super) fn is_token(byte: u8) -> bool {
-    TOKEN.get(usize::from(byte)).copied().unwrap_or(false)
+    is_of(byte, TOKEN)
+}
+
+/// As much of the beginning as is of a class, and the rest.
+fn split_while(bytes: &[u8], class: u8) -> (&[u8], &[u8]) {
+    let end = bytes.iter().position(|byte| !is_of(*byte, class)).unwrap_or(bytes.len());
+    bytes.split_at_checked(end).unwrap_or((bytes, &[]))
 }
 
 /// Whether a value may have this byte: anything but controls, of which tabs are allowed (RFC 9110 section 5.5).
@@ -430,18 +444,21 @@ pub(super) fn is_value(byte: u8) -> bool {
 
 /// Whether there are no controls, eight bytes at a time.
 fn is_clean(bytes: &[u8]) -> bool {
+    match bytes.last_chunk::<8>() {
+        // The last eight may have been looked at in part before.
+        Some(last) => bytes.as_chunks::<8>().0.iter().all(is_clean_word) && is_clean_word(last),
+        None => bytes.iter().all(|byte| is_value(*byte)),
+    }
+}
+
+fn is_clean_word(word: &[u8; 8]) -> bool {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    let (words, rest) = bytes.as_chunks::<8>();
-    let clean = |word: &[u8; 8]| {
-        let bits = u64::from_le_bytes(*word);
-        let deleted = bits ^ (ONES * 0x7f);
-        // The highest bit of a byte that is below 0x20, or is 0x7f; a tab makes a closer look.
-        let low = bits.wrapping_sub(ONES * 0x20) & !bits;
-        let odd = (low | deleted.wrapping_sub(ONES) & !deleted) & HIGH;
-        odd == 0 || word.iter().all(|byte| is_value(*byte))
-    };
-    words.iter().all(clean) && rest.iter().all(|byte| is_value(*byte))
+    let bits = u64::from_le_bytes(*word);
+    let deleted = bits ^ (ONES * 0x7f);
+    // The highest bit of a byte that is below 0x20, or is 0x7f; a tab makes a closer look.
+    let low = bits.wrapping_sub(ONES * 0x20) & !bits;
+    let odd = (low | deleted.wrapping_sub(ONES) & !deleted) & (ONES << 7);
+    odd == 0 || word.iter().all(|byte| is_value(*byte))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::accept::App;
 use crate::gateway::Served;
+use crate::listen::Limits;
 use crate::listen::chunks::Chunks;
 use crate::listen::connection::{Connection, H2_PREFACE, LAST_CHANCE};
 use crate::listen::framing::{self, Body, Flaw, glimpse};
@@ -123,12 +124,10 @@ impl Client {
             if empty_lines > MOST_EMPTY_LINES {
                 return Some(Err(Flaw::EmptyLines));
             }
-            if let Some(end) = framing::end(read, seen) {
-                let (head, behind) = read.split_at_checked(end).unwrap_or((read, &[]));
-                return Some(framing::check(head, &limits).and_then(|body| begin_body(body, behind)));
-            }
-            if let Err(flaw) = framing::check_begun(read, &limits) {
-                return Some(Err(flaw));
+            match look(read, seen, &limits) {
+                Ok(Some(found)) => return Some(Ok(found)),
+                Ok(None) => {}
+                Err(flaw) => return Some(Err(flaw)),
             }
             seen = read.len();
             let limit = match (seen, began) {
@@ -183,6 +182,17 @@ impl Client {
         }
         None
     }
+}
+
+/// Looks at what was read, of which `seen` bytes were looked at before; `None` when it is no whole head yet.
+fn look(read: &[u8], seen: usize, limits: &Limits) -> Result<Option<Option<Chunks>>, Flaw> {
+    // Most heads come whole; one that comes in pieces is not gone through again for every piece.
+    if (seen == 0 || framing::end(read, seen).is_some())
+        && let Some((length, body)) = framing::check(read, limits)?
+    {
+        return begin_body(body, read.get(length..).unwrap_or_default()).map(Some);
+    }
+    framing::check_begun(read, limits).map(|()| None)
 }
 
 /// Looks at what is there of a body already; gives what is to be done with the rest, unless the body needs no looks.

@@ -6,7 +6,7 @@ fn limits() -> Limits {
 }
 
 fn checked(text: &str) -> Result<Body, Flaw> {
-    check(text.as_bytes(), &limits())
+    check(text.as_bytes(), &limits()).map(|found| found.expect("a whole head").1)
 }
 
 /// A head with these lines behind its request line.
@@ -29,6 +29,16 @@ fn the_end_of_a_head_is_found_wherever_it_is_cut() {
             assert_eq!(end(&more, cut), Some(bytes.len()), "{head:?} seen up to {cut}");
         }
     }
+}
+
+#[test]
+fn a_head_in_pieces_is_waited_for() {
+    let head = b"POST /a HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\n";
+    for cut in 0..head.len() {
+        assert_eq!(check(&head[..cut], &limits()), Ok(None), "cut at {cut}");
+    }
+    let more = [&head[..], b"hello\n"].concat();
+    assert_eq!(check(&more, &limits()), Ok(Some((head.len(), Body::Length(5)))));
 }
 
 #[test]
@@ -253,9 +263,8 @@ proptest! {
     #[test]
     fn what_passes_is_read_alike_by_others(fields in pieces(), line in "(GET|POST) (/[!-~]{0,6}|http://a.test/) HTTP/1.[01]") {
         let text = format!("{line}\r\n{fields}\r\n");
-        if let Some(length) = end(text.as_bytes(), 0)
-            && let Ok(body) = check(&text.as_bytes()[..length], &Limits::default())
-        {
+        if let Ok(Some((length, body))) = check(text.as_bytes(), &Limits::default()) {
+            prop_assert_eq!(end(text.as_bytes(), 0), Some(length));
             let mut slots = [httparse::EMPTY_HEADER; 32];
             let mut request = httparse::Request::new(&mut slots);
             prop_assert_eq!(request.parse(text.as_bytes()), Ok(httparse::Status::Complete(length)));

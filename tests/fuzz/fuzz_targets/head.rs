@@ -19,11 +19,16 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(end(bytes, seen), found);
         }
     }
-    let Some(length) = found else { return check_body(bytes) };
+    let Ok(checked) = check(bytes, &limits) else { return };
+    let Some((length, body)) = checked else {
+        assert_eq!(found, None, "a head without a flaw ends where it ends");
+        return check_body(bytes);
+    };
+    assert_eq!(found, Some(length));
     let (head, behind) = bytes.split_at(length);
-    let Ok(body) = check(head, &limits) else { return };
     for cut in 0..length.min(300) {
-        assert!(check_begun(&head[..cut], &limits).is_ok(), "a good head is refused when it is cut at {cut}");
+        assert_eq!(check_begun(&head[..cut], &limits), Ok(()), "a good head is refused when it is cut at {cut}");
+        assert_eq!(check(&head[..cut], &limits), Ok(None), "it is none when it is cut at {cut}");
     }
     assert_eq!(by_httparse(bytes), (length, body));
     assert_eq!(by_lines(head), body);
