@@ -381,7 +381,10 @@ mod tests {
         );
         assert_eq!(form(&[("accept", "application/json, text/html;q=0.5")]), "json");
         assert_eq!(form(&[("accept", "text/html;q=0")]), "json");
-        assert_eq!(form(&[("content-type", "application/grpc+proto"), ("accept", "text/html")]), "application/grpc");
+        assert_eq!(
+            form(&[("content-type", "application/grpc+proto"), ("accept", "text/html")]),
+            "application/grpc"
+        );
         assert_eq!(form(&[("content-type", "application/grpc-web-text+proto")]), "application/grpc-web-text");
     }
 

@@ -96,7 +96,8 @@ impl Web {
         let mut left = whole.as_ref();
         while !left.is_empty() {
             // Each run ends with its padding, if it has one.
-            let end = memchr::memchr(b'=', left).map_or(left.len(), |padding| (padding / QUANTUM + 1) * QUANTUM);
+            let end =
+                memchr::memchr(b'=', left).map_or(left.len(), |padding| (padding / QUANTUM + 1) * QUANTUM);
             let (run, rest) = left.split_at_checked(end).ok_or(NotBase64)?;
             STANDARD.decode_vec(run, &mut decoded).map_err(|_| NotBase64)?;
             left = rest;
@@ -108,7 +109,8 @@ impl Web {
     /// of its HTTP status what they can. `ends`: whether there is nothing more, so that the head has the call's status.
     pub fn answer(&mut self, head: &mut ResponseHead, ends: bool) {
         let dialect = if self.reads_text { Dialect::WebText } else { Dialect::Web };
-        let kind = renamed(&head.headers, dialect).filter(|_| Dialect::of(&head.headers) == Some(Dialect::Native));
+        let kind =
+            renamed(&head.headers, dialect).filter(|_| Dialect::of(&head.headers) == Some(Dialect::Native));
         self.answer = kind.is_some().then(Answer::default);
         let Some(kind) = kind else { return };
         head.headers.insert(CONTENT_TYPE, kind);
@@ -239,7 +241,10 @@ mod tests {
             request.headers.extend(fields(&[("content-length", "8"), ("accept", "*/*"), ("x-bin", "AAE")]));
             web(said).ask(&mut request);
             assert_eq!(request.headers[CONTENT_TYPE], kind);
-            assert_eq!(request.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes), length.map(str::as_bytes));
+            assert_eq!(
+                request.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes),
+                length.map(str::as_bytes)
+            );
             assert!(!request.headers.contains_key(ACCEPT) && request.headers.contains_key("x-bin"));
         }
     }
