@@ -5,6 +5,7 @@ use crate::admit;
 use crate::consumer::Identity;
 use crate::exchange::{Exchange, RequestHead, authority};
 use crate::forward;
+use crate::grpc::Dialect;
 use crate::listen::Listener;
 use crate::listen::connection::Facts;
 use crate::outcome;
@@ -359,6 +360,10 @@ impl Explaining<'_> {
         if let Some(cache) = &route.cache {
             self.step("cache", cache.explain(head, x), cache.at);
         }
+        let dialect = Dialect::of_request(&head.method, &head.headers);
+        if let Some(dialect) = dialect.filter(|dialect| route.grpc_web && *dialect != Dialect::Native) {
+            self.step("grpc_web", format!("translated from {}", dialect.media_type()), At::NOWHERE);
+        }
         self.step("to", route.action.describe(), At::NOWHERE);
         if let Some(reply) = route.action.reply(head, x) {
             let location = reply.headers.iter().find(|(name, _)| *name == http::header::LOCATION);
@@ -407,10 +412,13 @@ impl Explaining<'_> {
             self.step("mirror", mirror.describe(), mirror.at);
         }
         let timeouts = route.timeouts;
-        let shown = format!(
+        let mut shown = format!(
             "connect {:?}, response {:?}, idle {:?}, stream idle {:?}",
             timeouts.connect, timeouts.response, timeouts.idle, timeouts.stream_idle
         );
+        if let Some(deadline) = timeouts.deadline {
+            shown.push_str(&format!(", calls {deadline:?}"));
+        }
         self.step("timeouts", shown, route.timeouts_at);
         self.step("retry", route.retry.to_string(), route.retry_at);
         let scheme = if arm.upstream.is_tls() { "https" } else { "http" };

@@ -4,6 +4,7 @@
 //! would begin to proxy. Requests are relayed to their targets by ourselves, whoever the client is, and WebSockets are carried.
 
 mod cached;
+mod call;
 mod detached;
 mod encode;
 mod fallback;
@@ -40,6 +41,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cached::Caching;
+use call::Call;
 use h2::Reason;
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -89,6 +91,8 @@ pub struct Context {
     refusal: Option<Problem>,
     /// Bytes of request body that may still come.
     body_left: u64,
+    /// What is known of a gRPC call.
+    call: Option<Box<Call>>,
     /// Whether what was sent upstream may be sent again.
     sent_idempotent: bool,
     /// What of the request's body can be.
@@ -133,6 +137,7 @@ impl ProxyHttp for Gateway {
             attempts: Attempts::default(),
             refusal: None,
             body_left: u64::MAX,
+            call: None,
             sent_idempotent: false,
             replay: Replay::default(),
             caching: None,
@@ -192,7 +197,9 @@ impl ProxyHttp for Gateway {
         let over = FailToProxy { error_code: problem.kind.status, can_reuse_downstream: false };
         if session.response_written().is_some_and(|head| !head.status.is_informational()) {
             // The client must not take what it has for the whole answer; HTTP/1.1 says so by ending the connection.
-            session.as_mut().shutdown_with_reason(Reason::INTERNAL_ERROR);
+            if !ctx.end_call(session, &problem).await {
+                session.as_mut().shutdown_with_reason(Reason::INTERNAL_ERROR);
+            }
             return over;
         }
         ctx.exchange.status = problem.kind.status;

@@ -71,6 +71,7 @@
 pub mod value;
 pub mod consumer;
 pub mod exchange;
+pub mod grpc;
 pub mod reply;
 pub mod tasks;
 pub mod observe;

@@ -1,6 +1,7 @@
 //! Answers that tollgate makes itself, for JSON, HTML and gRPC clients; and the one table of everything that can go wrong.
 
 use crate::exchange::{Exchange, RequestHead};
+use crate::grpc::{self, Dialect};
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue};
@@ -132,6 +133,8 @@ kinds! {
     CONNECT_TIMEOUT = 504, 4, "upstream-connect-timeout", "The server behind the gateway did not answer in time";
     /// No answer from the upstream in time.
     UPSTREAM_TIMEOUT = 504, 4, "upstream-timeout", "The server behind the gateway did not answer in time";
+    /// What a gRPC call may take, by its `grpc-timeout` or by `timeouts.deadline`, is over.
+    DEADLINE = 504, 4, "deadline-exceeded", "The call took longer than it may";
     /// The client wants nothing but what is stored (`only-if-cached`), and nothing is that will do.
     NOT_STORED = 504, 5, "not-stored", "Nothing is stored for this request";
     /// Something in tollgate itself.
@@ -221,7 +224,7 @@ impl Problem {
     /// The answer in the form this client reads: gRPC status, HTML, or problem details (RFC 9457).
     pub fn reply(self, request: &RequestHead, x: &Exchange) -> Reply {
         match Form::of(request) {
-            Form::Grpc => self.grpc(),
+            Form::Grpc(dialect) => self.grpc(dialect),
             Form::Html => self.html(x),
             Form::Json => self.json(x),
         }
@@ -270,14 +273,16 @@ impl Problem {
         )
     }
 
-    /// A trailers-only answer: the HTTP status is 200, the truth is in `grpc-status`.
-    fn grpc(mut self) -> Reply {
-        let message = self.detail.as_deref().unwrap_or(self.kind.title);
-        let message = HeaderValue::from_str(&percent_encode_message(message));
-        self.headers
-            .push((HeaderName::from_static("grpc-status"), HeaderValue::from(u16::from(self.kind.grpc))));
-        self.headers.extend(message.map(|message| (HeaderName::from_static("grpc-message"), message)));
-        Reply::new(200, self.kind, self.headers, HeaderValue::from_static("application/grpc"), String::new())
+    /// A trailers-only answer: the HTTP status is 200, the truth is in `grpc-status`. In every dialect it stands in the head.
+    fn grpc(mut self, dialect: Dialect) -> Reply {
+        self.headers.extend(self.status_fields());
+        let kind = HeaderValue::from_static(dialect.media_type());
+        Reply::new(200, self.kind, self.headers, kind, String::new())
+    }
+
+    /// `grpc-status` and `grpc-message`.
+    pub fn status_fields(&self) -> [(HeaderName, HeaderValue); 2] {
+        grpc::status_fields(self.kind.grpc, self.detail.as_deref().unwrap_or(self.kind.title))
     }
 }
 
@@ -301,17 +306,13 @@ impl Reply {
 enum Form {
     Json,
     Html,
-    Grpc,
+    Grpc(Dialect),
 }
 
 impl Form {
     fn of(request: &RequestHead) -> Form {
-        let grpc = request
-            .headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        if grpc {
-            return Form::Grpc;
+        if let Some(dialect) = Dialect::of(&request.headers) {
+            return Form::Grpc(dialect);
         }
         let accept = request.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if quality(accept, "text", "html")
@@ -354,18 +355,6 @@ pub fn escape_html(text: &str) -> String {
         .replace('\'', "&#39;")
 }
 
-/// Percent-encoding of `grpc-message` (gRPC over HTTP/2, "Responses").
-fn percent_encode_message(message: &str) -> String {
-    let mut encoded = String::with_capacity(message.len());
-    for byte in message.bytes() {
-        match byte {
-            b'%' | 0..=0x1f | 0x7f.. => encoded.push_str(&format!("%{byte:02X}")),
-            plain => encoded.push(char::from(plain)),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,7 +367,7 @@ mod tests {
         match Form::of(&head) {
             Form::Json => "json",
             Form::Html => "html",
-            Form::Grpc => "grpc",
+            Form::Grpc(dialect) => dialect.media_type(),
         }
     }
 
@@ -392,12 +381,11 @@ mod tests {
         );
         assert_eq!(form(&[("accept", "application/json, text/html;q=0.5")]), "json");
         assert_eq!(form(&[("accept", "text/html;q=0")]), "json");
-        assert_eq!(form(&[("content-type", "application/grpc+proto"), ("accept", "text/html")]), "grpc");
-    }
-
-    #[test]
-    fn grpc_messages_are_encoded() {
-        assert_eq!(percent_encode_message("50% of ä\n"), "50%25 of %C3%A4%0A");
+        assert_eq!(
+            form(&[("content-type", "application/grpc+proto"), ("accept", "text/html")]),
+            "application/grpc"
+        );
+        assert_eq!(form(&[("content-type", "application/grpc-web-text+proto")]), "application/grpc-web-text");
     }
 
     #[test]

@@ -439,6 +439,9 @@ macro_rules! with_inherited {
             pub fallback: Option<Spanned<OrNone<FallbackRule>>>,
             /// Compression of answers. `none` turns an inherited one off. Default: none.
             pub compress: Option<Spanned<OrNone<CompressRule>>>,
+            /// Whether calls of gRPC-Web clients, binary or text, are translated for upstreams that speak gRPC. Pages of other
+            /// origins need `cors`, too, with `expose: [grpc-status, grpc-message]`. Default: no.
+            pub grpc_web: Option<Spanned<bool>>,
             /// Answers that are kept and given again. `none` turns an inherited cache off.
             pub cache: Option<Spanned<OrNone<Cache>>>,
             /// Changes to the request before it goes to the upstream. Header maps are merged by name.
@@ -463,6 +466,7 @@ macro_rules! with_inherited {
                     mirror: self.mirror.as_ref(),
                     fallback: self.fallback.as_ref(),
                     compress: self.compress.as_ref(),
+                    grpc_web: self.grpc_web.as_ref(),
                     cache: self.cache.as_ref(),
                     request: self.request.as_ref(),
                     response: self.response.as_ref(),
@@ -499,6 +503,8 @@ pub struct Inherited<'a> {
     pub fallback: Option<&'a Spanned<OrNone<FallbackRule>>>,
     /// Compression of answers.
     pub compress: Option<&'a Spanned<OrNone<CompressRule>>>,
+    /// Translation of gRPC-Web.
+    pub grpc_web: Option<&'a Spanned<bool>>,
     /// Cache.
     pub cache: Option<&'a Spanned<OrNone<Cache>>>,
     /// Request changes.

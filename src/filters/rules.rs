@@ -31,6 +31,9 @@ pub struct Timeouts {
     /// How long nothing may be said over a WebSocket or in a gRPC call, in either direction, and how long the upstream may be
     /// silent between two server-sent events. Default `10m`.
     pub stream_idle: Option<Span>,
+    /// Most time for a gRPC call as a whole, however much more its `grpc-timeout` asks for. The upstream is told what is left
+    /// of it. Default: as long as the client says.
+    pub deadline: Option<Span>,
 }
 
 /// Limits of the request body.

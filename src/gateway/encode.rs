@@ -1,4 +1,4 @@
-//! Compression in an answer's way: what the encoder holds back never keeps the client waiting.
+//! Compression in an answer's way, and translation: what either holds back never keeps the client waiting.
 
 use super::Context;
 use crate::exchange::ResponseHead;
@@ -9,8 +9,11 @@ use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 
 impl Context {
-    /// Has an answer compressed, if its route and its client want that. Its head is otherwise as it goes out.
+    /// Has an answer translated or compressed, if its route and its client want that. Its head is otherwise as it goes out.
     pub(super) fn begin_encoding(&mut self, session: &Session, head: &mut ResponseHead, ends: bool) {
+        if let Some(web) = self.web() {
+            web.answer(head, ends);
+        }
         let compress = self.route.as_ref().and_then(|route| route.compress.as_ref());
         self.encoder =
             compress.and_then(|compress| compress.begin(session.req_header(), head, ends)).map(Box::new);
@@ -41,11 +44,14 @@ impl Context {
         }
     }
 
-    /// A piece of a body as it goes to the client; it may be empty where nothing is compressed yet.
+    /// A piece of a body as it goes to the client; it may be empty where nothing is compressed or translated yet.
     ///
     /// # Errors
     /// The encoder has failed.
     pub(super) fn encode(&mut self, piece: Bytes, ends: bool) -> Result<Bytes, Kind> {
+        if let Some(web) = self.web_answer() {
+            return Ok(web.encode(piece, ends));
+        }
         let Some(encoder) = &mut self.encoder else { return Ok(piece) };
         let encoded = encoder.push(&piece, false).map_err(|_| Kind::INTERNAL)?;
         if !ends {
@@ -66,8 +72,13 @@ impl Context {
     /// # Errors
     /// The encoder has failed.
     pub(super) fn flush_encoder(&mut self, tasks: &mut Vec<HttpTask>) -> Result<(), Kind> {
-        let Some(encoder) = &mut self.encoder else { return Ok(()) };
-        let held_back = encoder.push(&[], true).map_err(|_| Kind::INTERNAL)?;
+        let held_back = if let Some(web) = self.web_answer() {
+            web.flush()
+        } else if let Some(encoder) = &mut self.encoder {
+            encoder.push(&[], true).map_err(|_| Kind::INTERNAL)?
+        } else {
+            return Ok(());
+        };
         if !held_back.is_empty() {
             tasks.push(HttpTask::Body(Some(held_back), false));
         }

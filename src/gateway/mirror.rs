@@ -135,7 +135,7 @@ impl Context {
         for name in [EXPECT, TRANSFER_ENCODING] {
             head.headers.remove(name);
         }
-        let trailers = super::relay::takes_trailers(request);
+        let trailers = super::relay::takes_trailers(request) || self.is_web_call();
         Ok(Shadow { route: route.clone(), lease, head, trailers, pieces, _place: place })
     }
 }

@@ -2,10 +2,8 @@
 //! in every limit for nothing. The engine knows pauses only, and over HTTP/2 not even those.
 
 use super::Context;
-use super::relay::is_grpc;
 use crate::listen::Limits;
 use crate::route::Route;
-use pingora::proxy::Session;
 use std::time::{Duration, Instant};
 
 /// For so long a body may come as slowly as it likes.
@@ -13,10 +11,10 @@ const GRACE: Duration = Duration::from_secs(5);
 
 impl Context {
     /// How fast the rest of a request must come.
-    pub(super) fn pace(&self, session: &Session, route: &Route) -> Pace {
+    pub(super) fn pace(&self, route: &Route) -> Pace {
         let listener = self.snapshot.listeners.get(usize::from(self.exchange.listener));
         // Both sides of a call may have nothing to say for long.
-        match listener.filter(|_| !is_grpc(session.req_header())) {
+        match listener.filter(|_| self.call.is_none()) {
             Some(listener) => Pace::of(&listener.limits),
             None => Pace::of_stream(route.timeouts.stream_idle),
         }

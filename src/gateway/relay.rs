@@ -17,7 +17,7 @@ use crate::route::Route;
 use crate::upstream::{Conversation, Event, Fault, Outgoing, Part, Pool, Target, Unreached};
 use crate::value::Trouble;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, TE};
+use http::header::{HOST, TE};
 use http::{HeaderValue, StatusCode, Version};
 use pingora::Error;
 use pingora::protocols::http::HttpTask;
@@ -224,6 +224,7 @@ impl Context {
     /// Waits before another attempt.
     async fn wait(&mut self) {
         let pause = self.attempts.pause();
+        let (pause, _) = self.in_time(pause, Kind::DEADLINE);
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
@@ -240,18 +241,19 @@ impl Context {
             self.exchange.tries.connect = Some(Duration::ZERO);
             return Ok(Some(target));
         }
-        let kind = match tokio::time::timeout(route.timeouts.connect, pool.connect(http1)).await {
+        let (limit, late) = self.in_time(route.timeouts.connect, Kind::CONNECT_TIMEOUT);
+        let kind = match tokio::time::timeout(limit, pool.connect(http1)).await {
             Ok(Ok(target)) => {
                 let tries = &mut self.exchange.tries;
                 tries.connect = tries.began.map(|began| began.elapsed());
                 return Ok(Some(target));
             }
             Ok(Err(unreached)) => unreached.into(),
-            Err(_) => Kind::CONNECT_TIMEOUT,
+            Err(_) => late,
         };
         self.attempts.failed(route, &mut self.exchange, kind);
         let failed = Failed { trouble: Trouble::Connect, repeatable: true, stale: false };
-        match self.attempts.goes_on(route, &self.exchange, failed) {
+        match kind != Kind::DEADLINE && self.attempts.goes_on(route, &self.exchange, failed) {
             true => Ok(None),
             false => Err(self.refuse(kind)),
         }
@@ -297,9 +299,10 @@ impl Context {
         route: &Route,
     ) -> Result<Course, End> {
         let mut turn = Turn { asked: session.as_mut().is_body_done(), client_first: false };
-        let mut pace = (!turn.asked).then(|| self.pace(session, route));
+        let mut pace = (!turn.asked).then(|| self.pace(route));
         while !(target.is_over() || turn.asked && target.is_answered()) {
             let (limit, late) = self.limit(target, turn.asked, session, route, pace.as_ref());
+            let (limit, late) = self.in_time(limit, late);
             let waited =
                 pace.as_mut().filter(|_| late == Kind::CLIENT_TIMEOUT).map(|pace| (pace, Instant::now()));
             let happened = happens(session, target, turn);
@@ -379,7 +382,7 @@ impl Context {
         let request: &RequestHead = session.req_header();
         let lease = self.attempts.lease().ok_or(Kind::INTERNAL)?;
         let mut head = self.head_for(request, lease.target())?;
-        let trailers = takes_trailers(request);
+        let trailers = takes_trailers(request) || self.is_web_call();
         if upgrade {
             forward::ask_for_websocket(&mut head);
         }
@@ -387,6 +390,7 @@ impl Context {
         // A body is sent again from its beginning, and is counted again.
         self.body_left = self.body_max();
         self.exchange.bytes_in = 0;
+        self.begin_call(&mut head)?;
         let framing = request_framing(&mut head.headers, session.as_mut().is_body_empty())?;
         if let Some(caching) = &mut self.caching {
             caching.ask(&mut head);
@@ -405,6 +409,7 @@ impl Context {
             head.headers.insert(HOST, host);
         }
         self.prepare(request, &mut head, target)?;
+        self.translate(&mut head);
         Ok(head)
     }
 
@@ -438,6 +443,7 @@ impl Context {
         if let Some(piece) = &piece {
             self.replay.keep(piece);
         }
+        let piece = self.decode(piece, end).map_err(End::Client)?;
         self.copy_body(session, piece.as_ref(), end);
         target.send(piece.unwrap_or_default(), end)?;
         Ok(end)
@@ -494,11 +500,15 @@ impl Context {
             }
             // To a client over HTTP/1.1 they are left out by the engine, which is allowed (RFC 9110 section 6.5.1).
             Part::Trailers(mut trailers) => {
+                forward::strip_trailers(&mut trailers);
+                if let Some(web) = self.web_answer() {
+                    tasks.push(HttpTask::Body(Some(web.trailers(&trailers)), true));
+                    return Ok(());
+                }
                 let rest = self.encode(Bytes::new(), true).map_err(|kind| End::Client(self.refuse(kind)))?;
                 if !rest.is_empty() {
                     tasks.push(HttpTask::Body(Some(rest), false));
                 }
-                forward::strip_trailers(&mut trailers);
                 tasks.push(HttpTask::Trailer(Some(Box::new(trailers))));
             }
         }
@@ -526,11 +536,6 @@ impl From<Fault> for End {
     fn from(fault: Fault) -> End {
         End::Target(outcome::fault(fault))
     }
-}
-
-/// Whether the request is a call that may be a conversation (gRPC).
-pub(super) fn is_grpc(request: &RequestHead) -> bool {
-    request.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Waits for what happens next, at the target or at the client.

@@ -2,6 +2,7 @@
 //!
 //! The engine's loop moves a future of 13 KiB to the heap for each request and asks hooks that we do not have.
 
+use super::call::Call;
 use super::{Context, Gateway};
 use crate::admit;
 use crate::exchange::RequestHead;
@@ -207,6 +208,7 @@ impl Context {
                 .map(Some)
                 .ok_or(Kind::INTERNAL.into());
         };
+        self.call = Call::of(head, route, &self.exchange)?;
         if let Some(reply) = route.chain.on_request(head, &mut self.exchange).await {
             return Ok(Some(reply));
         }

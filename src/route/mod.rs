@@ -55,6 +55,8 @@ pub struct Route {
     pub fallback: Option<Fallback>,
     /// Compression of its answers.
     pub compress: Option<Compress>,
+    /// Whether calls of gRPC-Web clients are translated.
+    pub grpc_web: bool,
     /// What is kept of its answers, if anything is.
     pub cache: Option<Arc<Rules>>,
     /// What that is counted with.
@@ -95,6 +97,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Silence of both sides of a WebSocket or a gRPC call, or of the upstream between two server-sent events.
     pub stream_idle: Duration,
+    /// Most time for a gRPC call as a whole.
+    pub deadline: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -104,6 +108,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             stream_idle: Duration::from_secs(600),
+            deadline: None,
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Effective {
     pub fallback: Option<Spanned<FallbackRule>>,
     /// Compression of answers.
     pub compress: Option<Spanned<CompressRule>>,
+    /// Translation of gRPC-Web.
+    pub grpc_web: bool,
     /// Cache.
     pub cache: Option<Spanned<Cache>>,
     /// Request rules.
@@ -69,6 +71,7 @@ impl Effective {
             mirror: nearest(levels, |level| level.mirror).and_then(switched_on),
             fallback: nearest(levels, |level| level.fallback).and_then(switched_on),
             compress: nearest(levels, |level| level.compress).and_then(switched_on),
+            grpc_web: nearest(levels, |level| level.grpc_web).is_some_and(|on| on.value),
             cache: nearest(levels, |level| level.cache).and_then(switched_on),
             request: merged(levels, |level| level.request, merge_request),
             response: merged(levels, |level| level.response, merge_response),
@@ -102,12 +105,13 @@ fn switched_on<T: Clone>(setting: &Spanned<OrNone<T>>) -> Option<Spanned<T>> {
 
 fn timeouts(written: &Spanned<rules::Timeouts>) -> Spanned<Timeouts> {
     let default = Timeouts::default();
-    let rules::Timeouts { connect, response, idle, stream_idle } = &written.value;
+    let rules::Timeouts { connect, response, idle, stream_idle, deadline } = &written.value;
     let value = Timeouts {
         connect: connect.map_or(default.connect, |span| span.0),
         response: response.map_or(default.response, |span| span.0),
         idle: idle.map_or(default.idle, |span| span.0),
         stream_idle: stream_idle.map_or(default.stream_idle, |span| span.0),
+        deadline: deadline.map(|span| span.0),
     };
     Spanned { value, at: written.at }
 }

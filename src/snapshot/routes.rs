@@ -272,6 +272,7 @@ impl<'a> Compiler<'a> {
             mirror: answers.mirror,
             fallback: answers.fallback,
             compress: effective.compress.as_ref().map(|rule| Compress::new(&rule.value)),
+            grpc_web: effective.grpc_web,
             cache: answers.cache,
             timeouts: effective.timeouts.value,
             timeouts_at: effective.timeouts.at,

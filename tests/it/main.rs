@@ -17,6 +17,8 @@ mod config;
 mod diff;
 mod explain;
 mod framing;
+mod grpc;
+mod grpc_web;
 mod h2_targets;
 mod harness;
 mod identity;

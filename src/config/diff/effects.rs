@@ -9,7 +9,7 @@ const AT_START: &[&str] =
     &["process.threads", "process.user", "process.resolver", "admin.bind", "telemetry.access_log.to"];
 
 /// Settings that a route takes from farther away when it has none of its own.
-const INHERITED: [&str; 15] = [
+const INHERITED: [&str; 16] = [
     "auth",
     "limits",
     "cors",
@@ -23,6 +23,7 @@ const INHERITED: [&str; 15] = [
     "mirror",
     "fallback",
     "compress",
+    "grpc_web",
     "request",
     "response",
 ];

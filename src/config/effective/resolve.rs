@@ -8,7 +8,7 @@ use super::built_in_entry;
 use crate::value::Spanned;
 
 /// The inherited settings.
-const INHERITED: [&str; 15] = [
+const INHERITED: [&str; 16] = [
     "auth",
     "limits",
     "cors",
@@ -22,6 +22,7 @@ const INHERITED: [&str; 15] = [
     "mirror",
     "fallback",
     "compress",
+    "grpc_web",
     "request",
     "response",
 ];
