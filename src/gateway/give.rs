@@ -4,7 +4,7 @@ use super::Context;
 use crate::cache::policy::{Given, answer_to};
 use crate::cache::range::Piece;
 use crate::cache::status::CacheStatus;
-use crate::cache::{Body, Reader, Stored, Taken};
+use crate::cache::{Body, Broken, Reader, Stored, Taken};
 use crate::exchange::ResponseHead;
 use crate::reply::Kind;
 use bytes::Bytes;
@@ -93,7 +93,7 @@ impl Outlet<'_> {
                 Taken::End => None,
                 Taken::NotYet => {
                     self.flush().await?;
-                    reader.next().await
+                    self.wait(&mut reader).await?
                 }
                 Taken::Broken(broken) => Some(Err(broken)),
             };
@@ -101,6 +101,20 @@ impl Outlet<'_> {
                 Some(Ok(bytes)) => self.push(bytes).await?,
                 Some(Err(_)) => return Err(self.ctx.refuse(Kind::UPSTREAM_CLOSED)),
                 None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for more of the body, and for the client to leave.
+    async fn wait(&mut self, reader: &mut Reader) -> pingora::Result<Option<Result<Bytes, Broken>>> {
+        loop {
+            tokio::select! {
+                biased;
+                next = reader.next() => return Ok(next),
+                // What it sends meanwhile is its next request.
+                client = self.session.downstream_session.read_body_or_idle(true) => {
+                    client.map_err(|error| error.into_down())?;
+                }
             }
         }
     }

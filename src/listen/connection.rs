@@ -255,7 +255,15 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.socket).poll_read(cx, buf))?;
+        let Poll::Ready(read) = Pin::new(&mut this.socket).poll_read(cx, buf) else {
+            // Whoever waits for the client has nothing more to say for now. The engine flushes an answer of known length only at
+            // its end.
+            return match this.poll_drain(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                _ => Poll::Pending,
+            };
+        };
+        read?;
         if let Some(chunks) = &mut this.chunks {
             let fresh = buf.filled().get(before..).unwrap_or_default();
             match chunks.pass(fresh) {

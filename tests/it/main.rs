@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod cache;
 mod cache_admin;
 mod cache_disk;
 mod cases;

@@ -1,9 +1,11 @@
-//! Requests that tollgate relays itself beside those that only the engine can proxy, on the same connections.
+//! Requests to targets of different protocols on the same connections, and when their answers reach the client.
 
-use crate::harness::{Answer, Client, Gateway, H2Answer, H2Upstream, Plan, Request, Upstream};
+use crate::harness::{
+    Answer, Client, DEADLINE, Gate, Gateway, H2Answer, H2Upstream, Plan, Request, Upstream,
+};
 use std::time::{Duration, Instant};
 
-/// `/engine/**` is proxied by the engine, everything else is relayed.
+/// `/far/**` goes to a target over HTTP/2, everything else to one over HTTP/1.1.
 const BOTH: &str = r#"
 version: 1
 listeners: { web: { bind: "127.0.0.1:0", protocols: [http/1.1, h2c] } }
@@ -16,7 +18,7 @@ apis:
     timeouts: { response: 1s, idle: 10s }
     routes:
       all: { match: "/**", to: app }
-      engine: { match: "/engine/**", to: far }
+      far: { match: "/far/**", to: far }
 "#;
 
 struct Both {
@@ -43,16 +45,13 @@ fn say(path: &str, body: &str) -> String {
 }
 
 #[test]
-fn a_connection_may_need_the_engine_in_between() {
+fn a_connection_may_need_another_protocol_in_between() {
     let app = near();
     let both = both(&app);
     let mut client = both.gateway.client();
-    for (path, answer) in [
-        ("/a", "near /a x"),
-        ("/engine/b", "far /engine/b x"),
-        ("/c", "near /c x"),
-        ("/engine/d", "far /engine/d x"),
-    ] {
+    for (path, answer) in
+        [("/a", "near /a x"), ("/far/b", "far /far/b x"), ("/c", "near /c x"), ("/far/d", "far /far/d x")]
+    {
         let response = client.request("POST", path).body("x").send();
         assert_eq!((response.status, response.text().as_str(), response.kept_alive), (200, answer, true));
     }
@@ -60,13 +59,13 @@ fn a_connection_may_need_the_engine_in_between() {
 }
 
 #[test]
-fn requests_sent_at_once_lose_nothing_on_their_way_to_the_engine() {
+fn requests_sent_at_once_lose_nothing_on_their_way() {
     let app = near();
     let both = both(&app);
     let mut client = both.gateway.client();
-    let all = [say("/a", "one"), say("/engine/b", "two"), say("/c", "three"), say("/d", "four")].concat();
+    let all = [say("/a", "one"), say("/far/b", "two"), say("/c", "three"), say("/d", "four")].concat();
     client.send_raw(all);
-    for answer in ["near /a one", "far /engine/b two", "near /c three", "near /d four"] {
+    for answer in ["near /a one", "far /far/b two", "near /c three", "near /d four"] {
         assert_eq!(client.read("POST").text(), answer);
     }
 }
@@ -75,7 +74,7 @@ fn requests_sent_at_once_lose_nothing_on_their_way_to_the_engine() {
 fn a_head_may_come_in_pieces() {
     let app = near();
     let both = both(&app);
-    for path in ["/a", "/engine/b"] {
+    for path in ["/a", "/far/b"] {
         let mut client = both.gateway.client();
         for piece in [
             "\r\n",
@@ -191,4 +190,26 @@ fn a_body_sent_again_is_sent_whole() {
         assert_eq!((response.status, response.text().as_str()), (200, "idempotent"));
     }
     assert_eq!(app.requests().len(), 5);
+}
+
+#[test]
+fn what_has_come_of_an_answer_is_not_held_back() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let app = Upstream::raw(move |mut wire| {
+        wire.read_line()?;
+        wire.read_headers()?;
+        wire.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")?;
+        held.wait();
+        wire.write("after")
+    });
+    let both = both(&app);
+    let mut client = both.gateway.client();
+    let began = Instant::now();
+    client.send_raw("GET / HTTP/1.1\r\nHost: test.example\r\n\r\n");
+    assert_eq!(client.read_head().status, 200);
+    assert_eq!(client.wire.read_exactly(5).unwrap(), b"first");
+    assert!(began.elapsed() < DEADLINE / 2, "the engine flushes only at the end");
+    gate.open();
+    assert_eq!(client.wire.read_exactly(5).unwrap(), b"after");
 }
