@@ -6,6 +6,7 @@ use crate::consumer::Identity;
 use crate::exchange::{Exchange, RequestHead, authority};
 use crate::forward;
 use crate::grpc::Dialect;
+use crate::grpc::web::Web;
 use crate::listen::Listener;
 use crate::listen::connection::Facts;
 use crate::outcome;
@@ -360,10 +361,6 @@ impl Explaining<'_> {
         if let Some(cache) = &route.cache {
             self.step("cache", cache.explain(head, x), cache.at);
         }
-        let dialect = Dialect::of_request(&head.method, &head.headers);
-        if let Some(dialect) = dialect.filter(|dialect| route.grpc_web && *dialect != Dialect::Native) {
-            self.step("grpc_web", format!("translated from {}", dialect.media_type()), At::NOWHERE);
-        }
         self.step("to", route.action.describe(), At::NOWHERE);
         if let Some(reply) = route.action.reply(head, x) {
             let location = reply.headers.iter().find(|(name, _)| *name == http::header::LOCATION);
@@ -402,6 +399,7 @@ impl Explaining<'_> {
         if let Err(problem) = route.chain.on_upstream_request(&mut upstream_head, head, x) {
             return self.answered(problem.kind.status, Some(problem.kind.code), None);
         }
+        self.translate(route, head, &mut upstream_head);
         let balance = arm.upstream.spec().balance.as_str();
         self.step(
             "upstream",
@@ -432,6 +430,17 @@ impl Explaining<'_> {
             host: authority(&upstream_head).unwrap_or_default().to_owned(),
             target,
         });
+    }
+
+    /// A gRPC-Web call becomes one of gRPC.
+    fn translate(&mut self, route: &Route, head: &RequestHead, upstream_head: &mut RequestHead) {
+        let dialect = Dialect::of_request(&head.method, &head.headers).filter(|_| route.grpc_web);
+        if let Some(dialect) = dialect
+            && let Some(web) = Web::new(dialect, &head.headers)
+        {
+            web.ask(upstream_head);
+            self.step("grpc_web", format!("translated from {}", dialect.media_type()), At::NOWHERE);
+        }
     }
 
     /// The listener sends everything to https.

@@ -119,7 +119,8 @@ impl Context {
         let Some(last) = self.last_words(session, problem) else { return false };
         match session.as_mut().response_duplex_vec(vec![last]).await {
             Ok(_) => {
-                self.exchange.problem = Some(problem.kind.status);
+                (self.exchange.problem, self.exchange.reason) =
+                    (Some(problem.kind.status), Some(problem.kind.code));
                 true
             }
             Err(error) => {

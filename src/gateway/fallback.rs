@@ -30,14 +30,22 @@ impl Context {
         }
     }
 
-    /// Tells the client of an error that is not its own, while nothing else has been told: then its connection goes on.
+    /// Tells the client of an error that is not its own, while nothing else has been told, or by the end of its call: then its
+    /// connection goes on.
     async fn tell(&mut self, session: &mut Session, error: Box<Error>) -> pingora::Result<()> {
         let is_own = error.esource() == &ErrorSource::Downstream
             || self.refusal.as_ref().is_none_or(|problem| is_clients(problem.kind));
-        if is_own || session.response_written().is_some() {
+        if is_own {
             return Err(error);
         }
         let Some(problem) = self.refusal.take() else { return Err(error) };
+        if session.response_written().is_some() {
+            if self.end_call(session, &problem).await {
+                return Ok(());
+            }
+            self.refusal = Some(problem);
+            return Err(error);
+        }
         let reply = problem.reply(session.req_header(), &self.exchange);
         self.respond(session, reply).await
     }

@@ -7,6 +7,7 @@ use crate::forward;
 use crate::head::reply_head;
 use crate::listen::connection::keep_date;
 use crate::reply::Reply;
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, EXPECT, SET_COOKIE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::protocols::http::HttpTask;
@@ -82,16 +83,27 @@ impl Context {
         if small && !waits {
             session.set_close_on_response_before_downstream_finish(false);
         }
-        session.write_response_header(Box::new(head.into()), without_body).await?;
-        let body = Some(body).filter(|_| !without_body);
-        // A stream without a body is ended here too: after an error the engine would not, but reset it.
-        if body.is_some() || session.is_http2() {
-            session.write_response_body(body, true).await?;
-        }
+        write(session, head, Some(body).filter(|_| !without_body)).await?;
         if !waits && !session.as_mut().is_body_done() {
             drain(session).await;
         }
         Ok(())
+    }
+}
+
+/// Writes a whole answer.
+async fn write(session: &mut Session, head: ResponseHead, body: Option<Bytes>) -> pingora::Result<()> {
+    let head = Box::new(head.into());
+    if body.is_none() && session.is_http2() {
+        // The stream must end here: after an error the engine would reset it. And it must end with the head itself: an empty
+        // frame behind it is an error to gRPC clients, which then do not look at the status.
+        let written = session.as_mut().response_duplex_vec(vec![HttpTask::Header(head, true)]).await;
+        return written.map(drop).map_err(|error| error.into_down());
+    }
+    session.write_response_header(head, body.is_none()).await?;
+    match body {
+        Some(body) => session.write_response_body(Some(body), true).await,
+        None => Ok(()),
     }
 }
 

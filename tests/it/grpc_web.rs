@@ -1,7 +1,8 @@
 //! gRPC-Web: clients that see no trailers, before upstreams that speak gRPC.
 
 use crate::harness::{
-    Call, Gate, Gateway, H2Answer, H2Client, H2Target, H2Upstream, Plan, Response, grpc_message,
+    Call, DEADLINE, Gate, Gateway, H2Answer, H2Client, H2Target, H2Upstream, Plan, Response,
+    assert_eventually, grpc_message,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -217,8 +218,12 @@ fn a_call_that_fails_midway_ends_with_a_frame_where_one_can_stand() {
     let gateway = before(target.addr());
     let why = "grpc-status: 14\r\ngrpc-message: The server behind the gateway closed the connection\r\n";
     let whole = [grpc_message(b"one"), trailers(why)].concat();
-    let response = post(&gateway, "Whole", BINARY, grpc_message(b""));
-    assert_eq!((&response.body, response.complete), (&whole, true));
+    let mut client = gateway.client();
+    for _ in 0..2 {
+        let ask = client.request("POST", "/shop.Prices/Whole").header("content-type", BINARY);
+        let response = ask.body(grpc_message(b"")).send();
+        assert_eq!((&response.body, response.complete, response.kept_alive), (&whole, true, true));
+    }
     let response = post(&gateway, "Whole", TEXT, base64(&grpc_message(b"")));
     assert_eq!((bytes_of(&response.body), response.complete), (whole, true));
     let response = post(&gateway, "Part", BINARY, grpc_message(b""));
@@ -227,7 +232,8 @@ fn a_call_that_fails_midway_ends_with_a_frame_where_one_can_stand() {
         (6, false),
         "within a message there is no place for it"
     );
-    assert_eq!(gateway.log_line(2)["reason"], "upstream-closed");
+    let line = gateway.log_line(3);
+    assert_eq!((&line["reason"], &line["status"]), (&"upstream-closed".into(), &200.into()));
 }
 
 #[test]
@@ -292,4 +298,35 @@ fn where_it_is_off_and_where_nobody_asks_for_it_nothing_is_changed() {
             (kind.as_bytes(), &b"x/y"[..])
         );
     }
+}
+
+#[test]
+fn a_mirror_gets_the_call_as_the_upstream_does() {
+    let (app, shadow) = (H2Upstream::grpc_echo(), H2Upstream::grpc_echo());
+    let yaml = FRONT
+        .replace("none } }", "none }, shadow: { targets: [\"{{shadow}}\"], protocol: grpc, health: none } }")
+        .replace("grpc_web: true", "grpc_web: true\n    mirror: { to: shadow }");
+    let gateway = Plan::new(&yaml).with("app", app.addr()).with("shadow", shadow.addr()).start();
+    let response = post(&gateway, "Get", TEXT, base64(&grpc_message(b"hello")));
+    assert_eq!(response.status, 200);
+    assert_eventually(DEADLINE, "the copy arrives", || !shadow.requests().is_empty());
+    let (sent, copy) = (app.requests().remove(0), shadow.requests().remove(0));
+    assert_eq!((copy.body(), &copy.headers()["te"]), (sent.body(), &sent.headers()["te"]));
+    assert_eq!(copy.headers()["content-type"], "application/grpc+proto");
+}
+
+#[test]
+fn explain_tells_of_the_translation() {
+    let plan = Plan::new(FRONT).with("app", "127.0.0.1:3001");
+    let args = ["explain", "-c", "tollgate.yaml", "--no-color", "--trace", "-H"];
+    let of = |kind: &str| {
+        let field = format!("content-type: {kind}");
+        let ran = plan.run(&[&args[..], &[&field, "POST", "http://a.test/shop.Prices/Get"]].concat());
+        assert_eq!(ran.code, 0, "{ran:#?}");
+        ran.stdout
+    };
+    let web = of(TEXT);
+    assert!(web.contains("translated from application/grpc-web-text"), "{web}");
+    assert!(web.contains("content-type: application/grpc+proto"), "{web}");
+    assert!(!of("application/grpc").contains("translated"));
 }

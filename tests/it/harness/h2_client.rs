@@ -21,6 +21,8 @@ pub struct H2Response {
     pub headers: HeaderMap,
     pub body: Vec<u8>,
     pub trailers: HeaderMap,
+    /// Whether the stream ended with the head.
+    pub head_only: bool,
 }
 
 impl H2Response {
@@ -107,6 +109,7 @@ impl H2Client {
 
 async fn read(response: http::Response<h2::RecvStream>) -> Result<H2Response, h2::Error> {
     let (head, mut stream) = response.into_parts();
+    let head_only = stream.is_end_stream();
     let mut body = Vec::new();
     while let Some(data) = stream.data().await {
         let data = data?;
@@ -114,5 +117,5 @@ async fn read(response: http::Response<h2::RecvStream>) -> Result<H2Response, h2
         body.extend_from_slice(&data);
     }
     let trailers = stream.trailers().await?.unwrap_or_default();
-    Ok(H2Response { status: head.status.as_u16(), headers: head.headers, body, trailers })
+    Ok(H2Response { status: head.status.as_u16(), headers: head.headers, body, trailers, head_only })
 }
