@@ -47,6 +47,8 @@ pub struct Cache {
     pub set_cookie: SetCookie,
     /// Largest body that is kept. Default `1MiB`.
     pub max_object: Option<ByteSize>,
+    /// How long a request waits for the answer that another one has asked the upstream for, before it asks itself. Default `5s`.
+    pub wait: Option<Span>,
     /// Whether clients may ask for fresher answers by `Cache-Control` and `Pragma`: `obey` or `ignore`. Default
     /// `obey`.
     #[serde(default)]

@@ -8,9 +8,13 @@ use crate::exchange::{Exchange, RequestHead, ResponseHead, declared_body};
 use crate::value::{At, ByteSize, Code, Issue, Issues, Span, Spanned, Template};
 use http::header::{AUTHORIZATION, CONNECTION, UPGRADE};
 use http::{HeaderName, Method};
+use std::time::Duration;
 
 /// Largest body that is kept when nobody says.
 pub const DEFAULT_MAX_OBJECT: ByteSize = ByteSize(1 << 20);
+
+/// How long others wait for an answer when nobody says.
+const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
 /// The most tags that one answer has.
 const MOST_TAGS: usize = 64;
@@ -42,6 +46,8 @@ pub struct Rules {
     obeys_clients: bool,
     /// Most bytes of a body that is kept.
     pub max_object: u64,
+    /// How long a request waits for the answer to another one before it asks the upstream itself.
+    pub wait: Duration,
     /// Where it is written.
     pub at: At,
 }
@@ -95,6 +101,7 @@ impl Rules {
             while_revalidating: cache.stale.revalidate.map_or(0, millis),
             on_error: cache.stale.error.map_or(0, millis),
             obeys_clients: cache.client_directives == ClientDirectives::Obey,
+            wait: cache.wait.map_or(DEFAULT_WAIT, |wait| wait.0),
             max_object: cache.max_object.unwrap_or(DEFAULT_MAX_OBJECT).0,
             at: written.at,
         })

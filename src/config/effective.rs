@@ -7,6 +7,8 @@ pub(super) mod built_in;
 mod resolve;
 mod write;
 
+pub(in crate::config) use resolve::INHERITED;
+
 use super::Loaded;
 use super::yaml::{Entry, Kind, Node, Scalar};
 use crate::value::{At, Sources, Spanned};

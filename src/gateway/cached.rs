@@ -33,10 +33,6 @@ use http::header::RANGE;
 use http::{HeaderMap, Method, StatusCode};
 use pingora::proxy::Session;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a request waits for the answer to another one before it goes to the upstream itself.
-const FOLLOW: Duration = Duration::from_secs(5);
 
 /// A request to the upstream that the cache has a part in.
 pub(super) struct Caching {
@@ -196,7 +192,10 @@ impl Context {
             let store = self.snapshot.cache.clone();
             let ask = match store.join(&caching.key) {
                 Joined::Ask(ask) => ask,
-                Joined::Follow(follow) => match follow.wait(&session.req_header().headers, FOLLOW).await {
+                Joined::Follow(follow) => match follow
+                    .wait(&session.req_header().headers, caching.rules.wait)
+                    .await
+                {
                     Followed::Ask(ask) => ask,
                     Followed::Answer(stored) => match judge(&stored, &caching.directives, now()) {
                         Verdict::Fresh { age } | Verdict::Accepted { age } => {

@@ -1,5 +1,6 @@
 //! What a change means for those who call and for those who run the gateway.
 
+use super::super::effective::INHERITED;
 use super::compare::Both;
 use super::plain::Plain;
 use super::{Change, Kind, Thing};
@@ -7,26 +8,6 @@ use super::{Change, Kind, Thing};
 /// Settings that a process takes when it starts and cannot change.
 const AT_START: &[&str] =
     &["process.threads", "process.user", "process.resolver", "admin.bind", "telemetry.access_log.to"];
-
-/// Settings that a route takes from farther away when it has none of its own.
-const INHERITED: [&str; 16] = [
-    "auth",
-    "limits",
-    "cors",
-    "ip",
-    "timeouts",
-    "retry",
-    "body",
-    "cache",
-    "concurrency",
-    "fault",
-    "mirror",
-    "fallback",
-    "compress",
-    "grpc_web",
-    "request",
-    "response",
-];
 
 /// What follows from a change.
 #[derive(Default)]

@@ -56,6 +56,7 @@ pub(in crate::config) const BUILT_IN: &[(&str, &str)] = &[
     ("apis.*.routes.*.cache.respect_origin", "true"),
     ("apis.*.routes.*.cache.set_cookie", "refuse"),
     ("apis.*.routes.*.cache.max_object", "1MiB"),
+    ("apis.*.routes.*.cache.wait", "5s"),
     ("apis.*.routes.*.cache.client_directives", "obey"),
     ("apis.*.routes.*.request.forwarded", "x-forwarded"),
 ];

@@ -7,8 +7,8 @@ use super::super::yaml::{Entry, Kind, Node};
 use super::built_in_entry;
 use crate::value::Spanned;
 
-/// The inherited settings.
-const INHERITED: [&str; 16] = [
+/// The inherited settings: a route takes them from farther away when it has none of its own.
+pub(in crate::config) const INHERITED: [&str; 16] = [
     "auth",
     "limits",
     "cors",
