@@ -27,6 +27,8 @@ pub struct Attempts {
     pause: Duration,
     /// Whether the upstream knows how the present attempt went.
     reported: bool,
+    /// Status of the present attempt's answer, which need not be what the client gets.
+    status: Option<u16>,
 }
 
 /// An attempt that brought no answer for the client.
@@ -66,7 +68,7 @@ impl Attempts {
             .map_err(outcome::unpicked)?;
         self.tried.push(lease.target().id());
         self.lease = Some(lease);
-        self.reported = false;
+        (self.reported, self.status) = (false, None);
         Ok(())
     }
 
@@ -133,6 +135,7 @@ impl Attempts {
     /// The same, and the upstream is told what it is.
     pub fn heard(&mut self, route: &Route, x: &mut Exchange, status: StatusCode) {
         self.answered(x);
+        self.status = Some(status.as_u16());
         let trouble = (status.as_u16() >= 400).then_some(Trouble::Status(status.as_u16()));
         if let (Some(began), Some(first_byte)) = (x.tries.began, x.tries.first_byte) {
             self.report(route, trouble, began + first_byte);
@@ -237,7 +240,8 @@ impl Attempts {
             return;
         }
         if let (Some(arm), Some(began)) = (self.arm(route), x.tries.began) {
-            let result = if x.status >= 500 { Attempt::ServerError } else { Attempt::Ok };
+            let failed = self.status.unwrap_or(x.status) >= 500;
+            let result = if failed { Attempt::ServerError } else { Attempt::Ok };
             arm.metrics.attempt(result, began.elapsed());
         }
     }

@@ -220,7 +220,7 @@ impl Tries {
         self.upstream = Some(upstream);
         self.target = Some(target);
         self.began = Some(Instant::now());
-        self.connect = None;
+        (self.connect, self.first_byte) = (None, None);
     }
 
     /// Time spent upstream when the answer ended at `end`: failed attempts and the last one.

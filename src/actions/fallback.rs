@@ -99,7 +99,8 @@ pub enum ResortRule {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum ResortInFull {
-    /// Another upstream's name. It is tried once.
+    /// Another upstream's name. A request that may have been acted on already goes there only if it may be sent twice, see
+    /// `retry.methods`. If it fails, too, the next one is tried.
     Upstream(Name),
     /// An answer made here.
     Respond(Box<RespondRule>),

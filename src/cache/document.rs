@@ -1,6 +1,6 @@
 //! The cache of a route, as written.
 
-use crate::value::{ByteSize, HeaderKey, Map, Name, Span, Spanned, Template, text_value};
+use crate::value::{ByteSize, HeaderKey, Map, Name, Part, Span, Spanned, Template, text_value};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -80,6 +80,24 @@ pub struct KeyRules {
     /// Whether each caller has answers of its own. Default `false`.
     #[serde(default)]
     pub consumer: bool,
+}
+
+impl KeyRules {
+    /// Whether requests that differ in what this part of a template reads have other keys.
+    pub fn tells_apart(&self, part: &Part) -> bool {
+        match part {
+            Part::Text(_) | Part::Path(..) | Part::Method | Part::Scheme | Part::Api | Part::Route => true,
+            Part::Query(name) => match &self.query {
+                Some(counted) => counted.contains(name),
+                None => self.ignore_query.is_empty(),
+            },
+            Part::Header(name) => self.headers.iter().any(|key| key.0 == *name),
+            Part::Cookie(name) => self.cookies.contains(name),
+            Part::Consumer => self.consumer,
+            Part::Host => self.host.unwrap_or(true),
+            Part::ClientIp | Part::RequestId | Part::Claim(_) => false,
+        }
+    }
 }
 
 /// How long answers may be given that are no longer fresh; what the origin says goes before. Never given stale are those that

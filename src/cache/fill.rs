@@ -18,6 +18,8 @@ const PIECE: usize = 64 * 1024;
 const LOOSE: usize = 32;
 /// How far a reader may fall behind in a body that only passes through, in bytes, beyond where it was before that.
 pub const BEHIND: u64 = 4 << 20;
+/// How much is fetched ahead of the fastest reader of such a body, in bytes: what one slow client may hold.
+const AHEAD: u64 = 128 << 10;
 
 /// Why a body ends before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,11 @@ impl Budget {
     /// Changes how many.
     pub fn set_most(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// How many bytes may be held.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     /// How many bytes are held.
@@ -353,8 +360,8 @@ impl Filler {
             if fits {
                 self.charged += bytes.len();
             } else {
+                // What came before is charged until the end: readers may still hold it.
                 coming.pass();
-                self.budget.give(std::mem::take(&mut self.charged));
             }
         }
         coming.push(bytes);
@@ -376,7 +383,7 @@ impl Filler {
                 let coming = self.body.0.coming.lock();
                 match coming.least_unread() {
                     _ if !coming.is_passing() => return true,
-                    Some(unread) if unread <= BEHIND / 2 => return true,
+                    Some(unread) if unread <= AHEAD => return true,
                     Some(_) => {}
                     None => return false,
                 }

@@ -196,6 +196,13 @@ impl Lead {
         self.flight.changed.notify_waiters();
     }
 
+    /// There is no answer, for a reason that may have passed when others ask: they ask for themselves, all at once, since one
+    /// after the other each would wait for those before.
+    pub fn released(self) {
+        self.flight.state.lock().stage = Stage::Declined;
+        // Dropping it ends the flight.
+    }
+
     /// The answer is not for others: they ask for themselves, now and for a while.
     pub fn declined(self) {
         let hash = self.flights.hash(&self.key);

@@ -257,6 +257,11 @@ impl Store {
         Ask { store: self.clone(), key: key.into(), lead, made }
     }
 
+    /// The longest body that can be kept at all, in bytes.
+    pub fn longest(&self) -> u64 {
+        self.coming.most() as u64
+    }
+
     /// A body for an answer that is coming; it is not kept when it gets longer than `most` bytes.
     pub fn body(&self, most: u64) -> (Body, Filler) {
         Body::coming(most, self.coming.clone())
@@ -370,6 +375,13 @@ impl Ask {
         stored
     }
 
+    /// The upstream has failed: those who wait ask for themselves.
+    pub fn released(mut self) {
+        if let Some(lead) = self.lead.take() {
+            lead.released();
+        }
+    }
+
     /// The answer is not for others: those who wait ask for themselves, and nobody waits for this key for a while.
     pub fn declined(mut self) {
         if let Some(lead) = self.lead.take() {
@@ -454,6 +466,8 @@ impl Follow {
 /// What requests have in common that want the same variant of a key, as far as another variant tells.
 fn variant(key: &[u8], other: &Stored<Body>, headers: &HeaderMap) -> Vec<u8> {
     let mut variant = key.to_vec();
+    // A key has no line that begins so.
+    variant.extend_from_slice(b"\nv");
     for (name, _) in &other.vary {
         let value = vary::normal(headers, name);
         let len = value.as_ref().map_or(u64::MAX, |value| value.len() as u64);

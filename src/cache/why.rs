@@ -42,6 +42,21 @@ pub enum Why {
 }
 
 impl Why {
+    /// Whether the request is the reason, or what the gateway made of it: another one for the same address may fare better.
+    pub const fn is_of_request(self) -> bool {
+        matches!(
+            self,
+            Why::Method
+                | Why::Body
+                | Why::Upgrade
+                | Why::RequestNoStore
+                | Why::Head
+                | Why::Authorization
+                | Why::VaryOfOurs
+                | Why::Partial
+        )
+    }
+
     /// Every reason.
     pub const ALL: [Why; 17] = [
         Why::Method,

@@ -59,7 +59,8 @@ impl Compress {
     /// Prepares an answer for the coding that the client likes best and gives what its body must go through; `None` when it
     /// stays as it is. `ends`: whether there is no body. How the body is told from what follows is for whoever sends it.
     pub fn begin(&self, request: &RequestHead, head: &mut ResponseHead, ends: bool) -> Option<Encoder> {
-        if !self.is_eligible(head) {
+        // Nothing is no compressed body.
+        if !self.is_eligible(head) || ends && request.method != Method::HEAD {
             return None;
         }
         // A cache must know that others get other bytes, also when this client gets them as they are.

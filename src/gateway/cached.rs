@@ -15,7 +15,7 @@
 
 use super::filling::Filling;
 use super::give::Told;
-use super::relay::Held;
+use super::relay::{Held, has_begun};
 use super::{Context, filling};
 use crate::cache::control::Directives;
 use crate::cache::policy::{
@@ -29,7 +29,7 @@ use crate::cache::store::now;
 use crate::cache::{Ask, Body, Followed, Joined, Key, Look, Stored, Why};
 use crate::exchange::{CacheResult, RequestHead, ResponseHead};
 use crate::reply::{Kind, Problem};
-use http::header::RANGE;
+use http::header::{CONTENT_LENGTH, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 use pingora::proxy::Session;
 use std::sync::Arc;
@@ -92,11 +92,15 @@ impl Context {
         session: &mut Session,
         rules: Arc<Rules>,
     ) -> pingora::Result<()> {
-        let request = session.req_header();
-        let directives = match rules.asks(request) {
+        let directives = match rules.asks(session.req_header()) {
+            // Over HTTP/2 no field says whether there is a body, which the key does not have.
+            Asks::LookUp(_) if !session.as_mut().is_body_empty() => {
+                return self.pass_by(session, Why::Body).await;
+            }
             Asks::LookUp(directives) => directives,
             Asks::Bypass(why) => return self.pass_by(session, why).await,
         };
+        let request = session.req_header();
         let key = rules.key(request, &self.exchange);
         let mut look = self.snapshot.cache.look_up(&key, &request.headers);
         if !matches!(look, Look::Hit(_))
@@ -141,7 +145,7 @@ impl Context {
     ) -> Result<pingora::Result<()>, (Option<Old>, Forwarded)> {
         let told = |age, now| {
             let ttl = Some(policy::ttl(&stored.facts, now));
-            Told { age, status: CacheStatus { ttl, ..CacheStatus::default() }, original: None }
+            Told { age, status: CacheStatus { ttl, ..CacheStatus::default() }, original: None, reader: None }
         };
         let now = now();
         match judge(stored, directives, now) {
@@ -192,20 +196,24 @@ impl Context {
             let store = self.snapshot.cache.clone();
             let ask = match store.join(&caching.key) {
                 Joined::Ask(ask) => ask,
-                Joined::Follow(follow) => match follow
-                    .wait(&session.req_header().headers, caching.rules.wait)
-                    .await
-                {
-                    Followed::Ask(ask) => ask,
-                    Followed::Answer(stored) => match judge(&stored, &caching.directives, now()) {
-                        Verdict::Fresh { age } | Verdict::Accepted { age } => {
-                            self.exchange.cache = Some(CacheResult::Collapsed);
-                            let status = CacheStatus { collapsed: true, ..caching.status() };
-                            return self.give(session, &stored, Told { age, status, original: None }).await;
-                        }
-                        _ => store.alone(&caching.key),
-                    },
-                },
+                Joined::Follow(follow) => {
+                    match follow.wait(&session.req_header().headers, caching.rules.wait).await {
+                        Followed::Ask(ask) => ask,
+                        Followed::Answer(stored) => match judge(&stored, &caching.directives, now()) {
+                            Verdict::Fresh { age } | Verdict::Accepted { age } => {
+                                // One that has outgrown what is kept only passes by those who have read it from its beginning.
+                                if let Some(reader) = stored.body.reader(0, u64::MAX) {
+                                    self.exchange.cache = Some(CacheResult::Collapsed);
+                                    let status = CacheStatus { collapsed: true, ..caching.status() };
+                                    let told = Told { age, status, original: None, reader: Some(reader) };
+                                    return self.give(session, &stored, told).await;
+                                }
+                                store.alone(&caching.key)
+                            }
+                            _ => store.alone(&caching.key),
+                        },
+                    }
+                }
             };
             caching.ask = Some(ask);
         }
@@ -225,10 +233,10 @@ impl Context {
             match relayed {
                 Ok(Some(held)) => match self.consider(session, caching, held).await {
                     Some(result) => return result,
-                    None => continue,
+                    None => self.finish_attempt(),
                 },
                 Ok(None) => return Ok(()),
-                Err(error) => return self.give_instead(session, &caching, error).await,
+                Err(error) => return self.give_instead(session, caching, error).await,
             }
         }
     }
@@ -237,11 +245,17 @@ impl Context {
     async fn give_instead(
         &mut self,
         session: &mut Session,
-        caching: &Caching,
+        mut caching: Box<Caching>,
         error: Box<pingora::Error>,
     ) -> pingora::Result<()> {
+        // Nobody waits while the client reads, nor for somebody else to fail in turn.
+        let ask = caching.ask.take();
         let is_upstreams = self.refusal.as_ref().is_some_and(|problem| is_failure(problem.kind));
-        let usable = is_upstreams && session.response_written().is_none();
+        match ask {
+            Some(ask) if is_upstreams => ask.released(),
+            ask => drop(ask),
+        }
+        let usable = is_upstreams && !has_begun(session);
         let Some(old) = caching.old.as_ref().filter(|_| usable) else { return Err(error) };
         self.old = Some(old.stored.clone());
         if !old.on_error {
@@ -261,7 +275,12 @@ impl Context {
         self.exchange.cache = Some(CacheResult::Stale);
         let now = now();
         let (age, ttl) = (policy::current_age(&stored.facts, now), Some(policy::ttl(&stored.facts, now)));
-        self.give(session, stored, Told { age, status: CacheStatus { ttl, ..status }, original: None }).await
+        self.give(
+            session,
+            stored,
+            Told { age, status: CacheStatus { ttl, ..status }, original: None, reader: None },
+        )
+        .await
     }
 
     /// What becomes of an answer whose head has come; `None` when the upstream must be asked once more.
@@ -281,6 +300,10 @@ impl Context {
         }
         if let Some(old) = caching.old.as_ref().filter(|old| old.on_error && is_server_error(status)) {
             let stored = old.stored.clone();
+            if let Some(ask) = caching.ask.take() {
+                ask.released();
+            }
+            held.put_back();
             let told = CacheStatus { upstream_status: Some(status.as_u16()), ..caching.status() };
             return Some(self.give_old(session, &stored, told).await);
         }
@@ -290,7 +313,11 @@ impl Context {
             self.learn_from_head(&caching, &held.head);
         }
         let answered = self.as_answered(request, &caching, &held.head, times);
-        match (policy::keep(&caching.rules, &answered), caching.ask.take()) {
+        let kept = match is_too_long(&held.head, self.snapshot.cache.longest()) {
+            true => Err(Why::TooLarge),
+            false => policy::keep(&caching.rules, &answered),
+        };
+        match (kept, caching.ask.take()) {
             (Ok(kept), Some(ask)) => Some(self.keep(session, &caching, ask, kept, held).await),
             (Err(why), ask) => self.decline(session, caching, ask, why, held).await,
             (Ok(_), None) => {
@@ -351,7 +378,7 @@ impl Context {
             ..caching.status()
         };
         let age = policy::current_age(&fresh.facts, now);
-        Some(self.give(session, &fresh, Told { age, status, original: None }).await)
+        Some(self.give(session, &fresh, Told { age, status, original: None, reader: None }).await)
     }
 
     /// Keeps an answer, and gives it while it comes.
@@ -366,6 +393,8 @@ impl Context {
         let (body, filler) = self.snapshot.cache.body(caching.rules.max_object);
         let fill = ask.answered(kept.stored(body), filler);
         let stored = fill.stored().clone();
+        // Before anything comes: what is not kept is only there for those who read it.
+        let reader = stored.body.reader(0, u64::MAX);
         let Held { head, ends, target, pool } = *held;
         let timeouts = self.route.as_ref().map(|route| route.timeouts).unwrap_or_default();
         filling::start(Filling { fill, target, pool, idle: timeouts.idle }, ends);
@@ -373,7 +402,7 @@ impl Context {
         let status =
             CacheStatus { stored: true, ttl: Some(policy::ttl(&stored.facts, now)), ..caching.status() };
         let age = policy::current_age(&stored.facts, now);
-        self.give(session, &stored, Told { age, status, original: Some(Box::new(head)) }).await
+        self.give(session, &stored, Told { age, status, original: Some(Box::new(head)), reader }).await
     }
 
     /// Keeps nothing of an answer; `None` when it was asked for as a whole that was not wanted.
@@ -385,13 +414,16 @@ impl Context {
         why: Why,
         held: Box<Held>,
     ) -> Option<pingora::Result<()>> {
-        let transient = held.head.status.is_server_error();
-        // After an error the next one who waits asks; of anything else it is known now that it is for one only.
+        // When this request is the reason, the next one who waits asks. Of anything else but errors it is known now that it is
+        // for one only, and that what is stored is no more.
+        let failed = held.head.status.is_server_error();
+        let lasting = !failed && !why.is_of_request();
         match ask {
-            Some(ask) if !transient => ask.declined(),
+            Some(ask) if lasting => ask.declined(),
+            Some(ask) if failed => ask.released(),
             ask => drop(ask),
         }
-        if let Some(old) = caching.old.as_ref().filter(|_| !transient) {
+        if let Some(old) = caching.old.as_ref().filter(|_| lasting) {
             old.stored.invalidate();
         }
         let wants_part = session.req_header().headers.contains_key(RANGE);
@@ -425,6 +457,12 @@ impl Context {
             status.append(&mut head.headers);
         }
     }
+}
+
+/// Whether an answer says that its body is longer than this.
+fn is_too_long(head: &ResponseHead, most: u64) -> bool {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    length.is_some_and(|length: u64| length > most)
 }
 
 /// Whether a failure is one that stale answers are given for (RFC 5861 section 4).

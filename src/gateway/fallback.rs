@@ -1,7 +1,7 @@
 //! What is answered when the upstream fails: the resorts of the route, in their order (RS-02).
 
 use super::Context;
-use super::relay::Held;
+use super::relay::{Held, has_begun};
 use crate::actions::{Fallback, Resort};
 use crate::attempt::Attempts;
 use crate::cache::status::{CacheStatus, Forwarded};
@@ -39,7 +39,7 @@ impl Context {
             return Err(error);
         }
         let Some(problem) = self.refusal.take() else { return Err(error) };
-        if session.response_written().is_some() {
+        if has_begun(session) {
             if self.end_call(session, &problem).await {
                 return Ok(());
             }
@@ -60,6 +60,13 @@ impl Context {
         match self.relay(session).await? {
             Some(held) => self.pass_or_fail(session, held).await,
             None => Ok(()),
+        }
+    }
+
+    /// Counts the attempt that the client will not see.
+    pub(super) fn finish_attempt(&mut self) {
+        if let Some(route) = &self.route {
+            self.attempts.finished(route, &self.exchange);
         }
     }
 
@@ -102,13 +109,15 @@ impl Context {
         let problem = self.refusal.clone();
         let covered = problem.as_ref().is_some_and(|problem| fallback.covers(problem.kind));
         let spare = self.spare.take();
-        if !(covered || spare.is_some()) || session.response_written().is_some() {
+        if !(covered || spare.is_some()) || has_begun(session) {
             return Err(error);
         }
+        // Nothing was sent where nobody could be reached.
+        let unsent = problem.as_ref().is_some_and(|problem| is_unsent(problem.kind));
         for (number, resort) in fallback.resorts.iter().enumerate() {
             self.refusal = None;
             self.exchange.fallback = Some(resort.name());
-            if let Some(answered) = self.resort(session, number, resort).await {
+            if let Some(answered) = self.resort(session, (number, resort), fallback, unsent).await {
                 self.exchange.reason = problem.filter(|_| spare.is_none()).map(|problem| problem.kind.code);
                 return answered;
             }
@@ -123,17 +132,21 @@ impl Context {
         }
     }
 
-    /// One resort; `None` when it has nothing to give.
+    /// One resort; `None` when it has nothing to give. What may have been acted on goes to no other upstream, unless it may be
+    /// sent twice (`retry.methods`).
     async fn resort(
         &mut self,
         session: &mut Session,
-        number: usize,
-        resort: &Resort,
+        (number, resort): (usize, &Resort),
+        fallback: &Fallback,
+        unsent: bool,
     ) -> Option<pingora::Result<()>> {
         match resort {
             Resort::Stale => {
-                let stored =
-                    self.old.clone().filter(|old| !old.facts.must_revalidate && !old.facts.no_cache)?;
+                let stored = self
+                    .old
+                    .clone()
+                    .filter(|old| !old.is_invalid() && !old.facts.must_revalidate && !old.facts.no_cache)?;
                 let status = CacheStatus { forwarded: Some(Forwarded::Stale), ..CacheStatus::default() };
                 Some(self.give_old(session, &stored, status).await)
             }
@@ -143,16 +156,25 @@ impl Context {
             }
             // A part of the body has been sent and cannot be again.
             Resort::Upstream(_) if !self.replay.is_whole() => None,
+            Resort::Upstream(_) if !unsent && !self.sent_idempotent => None,
             Resort::Upstream(_) => {
+                self.finish_attempt();
                 self.attempts = Attempts::of_resort(number);
-                (self.holds, self.caching) = (false, None);
+                (self.holds, self.caching) = (true, None);
                 let relayed = match self.begin_attempts(session) {
-                    Ok(()) => self.relay(session).await.map(drop),
+                    Ok(()) => self.relay(session).await,
                     Err(error) => Err(error),
                 };
-                let failed =
-                    relayed.is_err() && session.response_written().is_none() && self.refusal.is_some();
-                (!failed).then_some(relayed)
+                match relayed {
+                    Ok(Some(held)) if fallback.covers_status(held.head.status.as_u16()) => {
+                        held.put_back();
+                        None
+                    }
+                    Ok(Some(held)) => Some(self.pass_held(session, *held).await),
+                    Ok(None) => Some(Ok(())),
+                    Err(_) if !has_begun(session) && self.refusal.is_some() => None,
+                    Err(error) => Some(Err(error)),
+                }
             }
         }
     }
@@ -161,4 +183,18 @@ impl Context {
 /// Whether the client itself is to blame: nobody knows where its next request would begin.
 fn is_clients(kind: Kind) -> bool {
     matches!(kind, Kind::CLIENT_TIMEOUT | Kind::CLIENT_GONE | Kind::BAD_REQUEST)
+}
+
+/// Whether a failure means that no target has seen the request.
+fn is_unsent(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::CONNECT_FAILED
+            | Kind::CONNECT_TIMEOUT
+            | Kind::TLS_FAILED
+            | Kind::NO_TARGET
+            | Kind::NO_HEALTHY_TARGET
+            | Kind::SATURATED
+            | Kind::BREAKER_OPEN
+    )
 }

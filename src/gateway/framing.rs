@@ -4,7 +4,7 @@ use crate::exchange::ResponseHead;
 use crate::reply::Kind;
 use crate::upstream::Framing;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora::proxy::Session;
 
 /// Says how a request's body is told from what follows: by its length if that is known, else by chunks; and nothing about one
@@ -31,7 +31,19 @@ pub(super) fn request_framing(headers: &mut HeaderMap, empty: bool) -> Result<Fr
 /// Says how the body is told from what follows, when it does not say so itself.
 pub(super) fn frame(session: &mut Session, head: &mut ResponseHead, ends: bool) {
     head.headers.remove(TRANSFER_ENCODING);
-    if ends || head.headers.contains_key(CONTENT_LENGTH) {
+    if head.headers.contains_key(CONTENT_LENGTH) {
+        return;
+    }
+    if ends {
+        let request = session.req_header();
+        // Over HTTP/1.1 an answer that says nothing goes on to the end of the connection.
+        let is_told = request.method == Method::HEAD
+            || head.status.is_informational()
+            || matches!(head.status.as_u16(), 204 | 304)
+            || request.version == Version::HTTP_2;
+        if !is_told {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         return;
     }
     match session.req_header().version {

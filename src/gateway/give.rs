@@ -25,6 +25,8 @@ pub(super) struct Told {
     pub(super) status: CacheStatus<'static>,
     /// The head as the upstream has just sent it: who has caused the answer gets also what others must not.
     pub(super) original: Option<Box<ResponseHead>>,
+    /// The body from its beginning, where it may be gone later.
+    pub(super) reader: Option<Reader>,
 }
 
 /// What goes to the client, piece by piece.
@@ -47,9 +49,12 @@ impl Context {
         stored: &Stored<Body>,
         told: Told,
     ) -> pingora::Result<()> {
-        let length = stored.body.complete_len().or_else(|| declared(&stored.head));
+        let whole = told.reader.or_else(|| stored.body.reader(0, u64::MAX));
+        let whole = whole.ok_or_else(|| self.refuse(Kind::UPSTREAM_CLOSED))?;
         let request = session.req_header();
-        let given = answer_to(request, stored, length);
+        // Parts are taken only of what is there as a whole.
+        let given = answer_to(request, stored, stored.body.complete_len());
+        let length = stored.body.complete_len().or_else(|| declared(&stored.head));
         let mut head = match (told.original, &given) {
             (Some(original), Given::Whole) => *original,
             _ => given.head(stored, told.age, length),
@@ -61,14 +66,14 @@ impl Context {
         let mut outlet = Outlet { ctx: self, session, tasks: Vec::with_capacity(2), last: None };
         outlet.tasks.push(HttpTask::Header(Box::new(head.into()), ends));
         if !ends {
-            outlet.body(&given, &stored.body).await?;
+            outlet.body(&given, &stored.body, whole).await?;
         }
         outlet.end(ends).await
     }
 }
 
 impl Outlet<'_> {
-    async fn body(&mut self, given: &Given, body: &Body) -> pingora::Result<()> {
+    async fn body(&mut self, given: &Given, body: &Body, whole: Reader) -> pingora::Result<()> {
         match given {
             Given::Part { part, .. } => self.range(body, part.clone()).await,
             Given::Parts(parts) => {
@@ -80,13 +85,19 @@ impl Outlet<'_> {
                 }
                 Ok(())
             }
-            _ => self.range(body, 0..u64::MAX).await,
+            _ => self.read(whole).await,
         }
     }
 
     async fn range(&mut self, body: &Body, part: Range<u64>) -> pingora::Result<()> {
         let reader = body.reader(part.start, part.end);
-        let mut reader: Reader = reader.ok_or_else(|| self.ctx.refuse(Kind::UPSTREAM_CLOSED))?;
+        match reader {
+            Some(reader) => self.read(reader).await,
+            None => Err(self.ctx.refuse(Kind::UPSTREAM_CLOSED)),
+        }
+    }
+
+    async fn read(&mut self, mut reader: Reader) -> pingora::Result<()> {
         loop {
             let next = match reader.take() {
                 Taken::Bytes(bytes) => Some(Ok(bytes)),

@@ -65,6 +65,14 @@ pub(super) struct Held {
     pub(super) pool: Arc<Pool>,
 }
 
+impl Held {
+    /// Gives the target's connection back, if what has come is all of the answer.
+    pub(super) fn put_back(mut self) {
+        while let Ok(Some(_)) = self.target.buffered() {}
+        self.pool.put(self.target);
+    }
+}
+
 /// How far an answer has come.
 enum Course {
     /// To its end.
@@ -261,7 +269,7 @@ impl Context {
 
     /// What is to be known of an attempt that the target failed; `None` when part of its answer has gone to the client.
     fn failure(&self, session: &Session, target: &Conversation, kind: Kind) -> Option<Failed> {
-        if session.as_ref().response_written().is_some() {
+        if has_begun(session) {
             return None;
         }
         let trouble = outcome::attempt(kind).and_then(outcome::trouble)?;
@@ -366,7 +374,7 @@ impl Context {
             return (quiet, Kind::UPSTREAM_TIMEOUT);
         }
         if asked {
-            let began = session.as_ref().response_written().is_some();
+            let began = has_begun(session);
             let limit = if began { quiet } else { self.attempts.response_within(route) };
             return (limit, Kind::UPSTREAM_TIMEOUT);
         }
@@ -514,6 +522,11 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Whether anything of the final answer has gone to the client; an interim one says nothing of it (RFC 9110 section 15.2).
+pub(super) fn has_begun(session: &Session) -> bool {
+    session.as_ref().response_written().is_some_and(|head| !head.status.is_informational())
 }
 
 /// Whether the client takes trailers; only of HTTP/2 is that known to be so from end to end.

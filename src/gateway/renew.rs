@@ -128,6 +128,7 @@ impl Renewal {
                 let fill = ask.answered(kept.stored(body), filler);
                 filling::start(Filling { fill, target, pool, idle: route.timeouts.idle }, ends);
             }
+            Err(why) if why.is_of_request() => {}
             Err(_) => {
                 old.invalidate();
                 ask.declined();

@@ -6,10 +6,12 @@ use super::versions::{Variant, Way, variants};
 use crate::actions::to::To;
 use crate::actions::{Action, Fallback, Mirror};
 use crate::build::{Bind, Build, problem, unknown};
+use crate::cache::document::KeyRules;
 use crate::cache::rules::{Binding, Rules};
 use crate::compress::Compress;
 use crate::config::document::{Api, Document, Route as Written};
 use crate::filters::limits::Plans;
+use crate::filters::rules::{PathRule, RequestRules};
 use crate::filters::{Chain, Settings};
 use crate::observe::RouteFields;
 use crate::route::matching::{Condition, Match};
@@ -148,8 +150,34 @@ impl<'a> Compiler<'a> {
             params: bind.params,
             is_public: effective.is_public(),
         };
+        self.refuse_hidden(&written.value.key, &effective.request);
         let written = Spanned { value: &written.value, at: written.at };
         Rules::new(&written, &binding, self.issues).map(Arc::new)
+    }
+
+    /// Refuses a cache that cannot tell apart requests which the upstream is asked differently: nothing in the answer would say
+    /// so, and one client would get what was made for another.
+    fn refuse_hidden(&mut self, key: &KeyRules, request: &Spanned<RequestRules>) {
+        let RequestRules { path, query, host, .. } = &request.value;
+        let path = path.as_ref().and_then(|path| match &path.value {
+            PathRule::Replace(template) => Some((template, path.at)),
+            PathRule::Strip(_) | PathRule::Regex(_) => None,
+        });
+        let values = query.iter().flat_map(|query| query.set.iter().chain(query.add.iter()));
+        let values = values.map(|(_, value)| (&value.value, value.at));
+        let host = host.as_ref().map(|host| (&host.value, host.at));
+        for (template, at) in path.into_iter().chain(host).chain(values) {
+            if !template.parts().iter().all(|part| key.tells_apart(part)) {
+                let message = format!(
+                    "the upstream is asked for `{template}`, and the key of the cache does not have all of that"
+                );
+                self.issues.push(
+                    Issue::new(Code::CACHE_UNSHARED, message)
+                        .at(at)
+                        .help("add it to `cache: { key: … }`, or write `cache: none` for this route"),
+                );
+            }
+        }
     }
 
     /// What every route must have; what is missing is reported.

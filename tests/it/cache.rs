@@ -200,3 +200,64 @@ fn clients_over_http2_share_what_is_kept() {
     assert_eq!(response.text(), "kept");
     assert_eq!(app.requests().len(), 1);
 }
+
+#[test]
+fn what_outgrows_its_bound_reaches_everybody_whole() {
+    let app = Upstream::start(|_| {
+        Answer::ok("x".repeat(300_000)).chunked(10_000).header("cache-control", "max-age=60")
+    });
+    let gateway = front(&app, "max_object: 4KiB");
+    for _ in 0..2 {
+        let long = gateway.get("/long");
+        assert_eq!((long.status, long.complete, long.body.len()), (200, true, 300_000));
+    }
+    assert_eq!(app.requests().len(), 2);
+}
+
+#[test]
+fn a_reader_that_stops_keeps_nobody_else_waiting() {
+    let app = Upstream::start(|_| {
+        Answer::ok("x".repeat(8 << 20)).chunked(64_000).header("cache-control", "max-age=60")
+    });
+    let gateway = front(&app, "");
+    let mut slow = gateway.client();
+    slow.wire.shrink_receive_buffer();
+    slow.send_raw("GET /long HTTP/1.1\r\nHost: test.example\r\n\r\n");
+    assert_eq!(slow.read_head().status, 200);
+    for _ in 0..2 {
+        let other = gateway.get("/long");
+        assert_eq!((other.status, other.complete, other.body.len()), (200, true, 8 << 20));
+    }
+}
+
+#[test]
+fn a_request_changes_nothing_for_others_by_what_it_is_itself() {
+    let app =
+        Upstream::start(|_| Answer::ok("good").header("cache-control", "max-age=60").header("etag", "\"a\""));
+    let gateway = front(&app, "");
+    assert_eq!(gateway.get("/one").text(), "good");
+    let ask = |method: &str, name: &str, value: &str| {
+        gateway.client().request(method, "/one").header(name, value).send()
+    };
+    assert_eq!(ask("HEAD", "cache-control", "no-cache").status, 200);
+    assert_eq!(ask("GET", "authorization", "Basic eDp5").status, 200);
+    let said = gateway.get("/one").headers.all("cache-status").join(", ");
+    assert!(said.starts_with("tollgate; hit"), "{said}");
+}
+
+#[test]
+fn an_interim_answer_does_not_switch_the_fallback_off() {
+    let app = Upstream::raw(|mut wire: Wire| -> io::Result<()> {
+        wire.read_line()?;
+        wire.read_headers()?;
+        wire.write(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 503 No\r\nContent-Length: 4\r\n\r\nbusy",
+        )
+    });
+    let yaml =
+        FRONT.replace("cache: { {{cache}} }", "fallback: { on: 5xx, try: { respond: { text: spare } } }");
+    let gateway = Plan::new(&yaml).with("app", app.addr()).start();
+    let answer = gateway.get("/one");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "spare"));
+    assert_eq!(answer.header("tollgate-fallback"), Some("respond"));
+}

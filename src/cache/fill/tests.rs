@@ -149,9 +149,10 @@ async fn what_outgrows_its_bound_is_not_kept_but_passes_whole() {
             assert!(body.0.coming.lock().pieces.is_empty() || filler.is_kept(), "what was read is let go");
         }
     }
-    assert_eq!(budget.held(), 0);
     assert!(!filler.is_kept() && body.reader(0, 1).is_none(), "nobody can begin");
+    assert!(budget.held() > 0, "readers may still hold what came before");
     assert!(!filler.finish(true));
+    assert_eq!(budget.held(), 0);
     assert_eq!((got, sent, reader.next().await), (sent, 16_384_000, None));
     assert_eq!(body.complete_len(), None);
 }
@@ -197,7 +198,7 @@ async fn the_filler_waits_for_the_fastest_reader_and_stops_when_there_is_none() 
     }
     assert!(tokio::time::timeout(Duration::from_secs(1), filler.room()).await.is_err(), "3 MiB are unread");
     let reading = tokio::spawn(async move {
-        for _ in 0..16 {
+        for _ in 0..47 {
             reader.next().await.unwrap().unwrap();
         }
         reader
