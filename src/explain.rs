@@ -1,6 +1,6 @@
 //! A request against a snapshot, without sending it: the very table, steps and actions that `run` uses.
 
-use crate::actions::Proxy;
+use crate::actions::{Proxy, Resort};
 use crate::admit;
 use crate::consumer::Identity;
 use crate::exchange::{Exchange, RequestHead, authority};
@@ -384,6 +384,15 @@ impl Explaining<'_> {
             Err(crate::upstream::PickError::NoTargets) => None,
             Err(why) => {
                 let kind = outcome::unpicked(why).kind;
+                if let Some(fallback) = route.fallback.as_ref().filter(|fallback| fallback.covers(kind)) {
+                    self.step("upstream", format!("{}  {}", arm.name, kind.code), At::NOWHERE);
+                    self.step("fallback", fallback.describe(), fallback.at);
+                    let made = fallback.resorts.iter().find_map(|resort| match resort {
+                        Resort::Respond(respond) => Some(respond.status()),
+                        Resort::Stale | Resort::Upstream(_) => None,
+                    });
+                    return self.answered(made.unwrap_or(kind.status), Some(kind.code), None);
+                }
                 return self.answered(kind.status, Some(kind.code), None);
             }
         };
@@ -419,6 +428,12 @@ impl Explaining<'_> {
         }
         self.step("timeouts", shown, route.timeouts_at);
         self.step("retry", route.retry.to_string(), route.retry_at);
+        if let Some(fallback) = &route.fallback {
+            self.step("fallback", fallback.describe(), fallback.at);
+        }
+        if let Some(compress) = &route.compress {
+            self.step("compress", compress.explain(head), compress.at);
+        }
         let scheme = if arm.upstream.is_tls() { "https" } else { "http" };
         let path = upstream_head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let headers = if self.trace { fields(&upstream_head) } else { Vec::new() };

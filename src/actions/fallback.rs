@@ -4,7 +4,7 @@ use super::to::Respond as RespondRule;
 use super::{Proxy, Respond};
 use crate::build::{Bind, Build};
 use crate::reply::Kind;
-use crate::value::{Code, Issue, Issues, Name, OneOrMany, Short, Spanned, short_value, text_value};
+use crate::value::{At, Code, Issue, Issues, Name, OneOrMany, Short, Spanned, short_value, text_value};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -77,6 +77,9 @@ impl fmt::Display for Trigger {
             Trigger::Status(statuses) if statuses.start() == statuses.end() => {
                 return statuses.start().fmt(f);
             }
+            Trigger::Status(statuses) if statuses.end() - statuses.start() < 99 => {
+                return write!(f, "{} to {}", statuses.start(), statuses.end());
+            }
             Trigger::Status(statuses) => return write!(f, "{}xx", statuses.start() / 100),
         })
     }
@@ -131,6 +134,8 @@ short_value!(ResortRule, long: ResortInFull);
 
 /// What is answered instead, ready to run.
 pub struct Fallback {
+    /// Where it is written.
+    pub at: At,
     on: Vec<Trigger>,
     /// What is tried, in this order.
     pub resorts: Vec<Resort>,
@@ -149,19 +154,19 @@ pub enum Resort {
 impl Fallback {
     /// Resolves and compiles the rule. `cached`: whether the route has a cache.
     pub fn new(
-        rule: &FallbackRule,
+        rule: &Spanned<FallbackRule>,
         cached: bool,
         bind: Bind<'_>,
         build: &Build,
         issues: &mut Issues,
     ) -> Fallback {
-        if rule.resorts.value.0.is_empty() {
-            let issue = Issue::new(Code::EMPTY, "a fallback that tries nothing").at(rule.resorts.at);
+        if rule.value.resorts.value.0.is_empty() {
+            let issue = Issue::new(Code::EMPTY, "a fallback that tries nothing").at(rule.value.resorts.at);
             issues.push(issue.help("write `fallback: none`, or what to try"));
         }
-        let resorts = rule.resorts.value.0.iter();
+        let resorts = rule.value.resorts.value.0.iter();
         let resorts = resorts.filter_map(|resort| Resort::new(resort, cached, bind, build, issues)).collect();
-        let on = match rule.on.0.as_slice() {
+        let on = match rule.value.on.0.as_slice() {
             [] => vec![
                 Trigger::Connect,
                 Trigger::Timeout,
@@ -172,7 +177,14 @@ impl Fallback {
             ],
             triggers => triggers.to_vec(),
         };
-        Fallback { on, resorts }
+        Fallback { at: rule.at, on, resorts }
+    }
+
+    /// In a few words, for `explain`.
+    pub fn describe(&self) -> String {
+        let on: Vec<String> = self.on.iter().map(Trigger::to_string).collect();
+        let resorts: Vec<String> = self.resorts.iter().map(Resort::describe).collect();
+        format!("{}  on {}", resorts.join(", then "), on.join(", "))
     }
 
     /// Whether a failure of this kind calls for it.
@@ -224,6 +236,14 @@ impl Resort {
         }
     }
 
+    fn describe(&self) -> String {
+        match self {
+            Resort::Stale => "stale".to_owned(),
+            Resort::Upstream(proxy) => proxy.describe(),
+            Resort::Respond(respond) => format!("respond {}", respond.status()),
+        }
+    }
+
     /// What it is called in the log, in metrics and towards the client.
     pub fn name(&self) -> &'static str {
         match self {
@@ -240,7 +260,7 @@ mod tests {
 
     fn on(words: &[&str]) -> Fallback {
         let on = words.iter().map(|word| word.parse().unwrap()).collect();
-        Fallback { on, resorts: Vec::new() }
+        Fallback { at: At::NOWHERE, on, resorts: Vec::new() }
     }
 
     #[test]

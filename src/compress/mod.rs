@@ -10,6 +10,7 @@ pub mod rules;
 pub use encoder::Encoder;
 
 use crate::exchange::{RequestHead, ResponseHead};
+use crate::value::At;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, VARY,
 };
@@ -41,6 +42,8 @@ impl Coding {
 /// The compression of one route.
 #[derive(Debug)]
 pub struct Compress {
+    /// Where it is written.
+    pub at: At,
     codings: Vec<Coding>,
     types: Vec<MediaType>,
     min: u64,
@@ -48,12 +51,19 @@ pub struct Compress {
 
 impl Compress {
     /// Compiles the rule.
-    pub fn new(rule: &CompressRule) -> Compress {
+    pub fn new(rule: &CompressRule, at: At) -> Compress {
         Compress {
+            at,
             codings: rule.codings(),
             types: rule.types(),
             min: rule.min.map_or(rules::MIN, |min| min.0),
         }
+    }
+
+    /// What it would do to an answer to this request, in a few words.
+    pub fn explain(&self, request: &RequestHead) -> String {
+        let coding = accept::choose(&request.headers, &self.codings).map_or("no coding", Coding::name);
+        format!("{coding}  of what is worth it, from {} bytes on", self.min)
     }
 
     /// Prepares an answer for the coding that the client likes best and gives what its body must go through; `None` when it
@@ -155,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_compressed_says_so() {
-        let compress = Compress::new(&CompressRule::default());
+        let compress = Compress::new(&CompressRule::default(), At::NOWHERE);
         let mut head = answer(
             200,
             &[
@@ -175,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_client_that_wants_none_is_told_that_others_get_one() {
-        let compress = Compress::new(&CompressRule::default());
+        let compress = Compress::new(&CompressRule::default(), At::NOWHERE);
         let mut head = answer(200, &[("content-type", "text/html"), ("etag", "\"a\"")]);
         assert!(compress.begin(&request(&[]), &mut head, false).is_none());
         assert_eq!((text(&head, "vary"), text(&head, "etag")), ("accept-encoding".into(), "\"a\"".into()));
@@ -183,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_or_is_not_worth_it_stays() {
-        let compress = Compress::new(&CompressRule::default());
+        let compress = Compress::new(&CompressRule::default(), At::NOWHERE);
         let json = ("content-type", "application/json");
         for (status, fields) in [
             (206, &[json][..]),
@@ -206,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_head_says_what_get_would() {
-        let compress = Compress::new(&CompressRule::default());
+        let compress = Compress::new(&CompressRule::default(), At::NOWHERE);
         let mut request = request(&[("accept-encoding", "br")]);
         request.method = Method::HEAD;
         let mut head = answer(200, &[("content-type", "text/css"), ("content-length", "9000")]);

@@ -135,7 +135,7 @@ impl<'a> Compiler<'a> {
         let fallback = effective.fallback.as_ref().filter(|_| action.proxy().is_some());
         let cache = action.proxy().and_then(|_| self.cache(&effective, bind));
         let fallback =
-            fallback.map(|rule| Fallback::new(&rule.value, cache.is_some(), bind, self.build, self.issues));
+            fallback.map(|rule| Fallback::new(rule, cache.is_some(), bind, self.build, self.issues));
         let mirror = effective.mirror.as_ref().filter(|_| action.proxy().is_some());
         let mirror = mirror.and_then(|rule| Mirror::new(rule, bind, self.build, self.issues));
         self.push(one, pattern.clone(), chain, Answers { action, cache, mirror, fallback }, effective);
@@ -299,7 +299,7 @@ impl<'a> Compiler<'a> {
             action: answers.action,
             mirror: answers.mirror,
             fallback: answers.fallback,
-            compress: effective.compress.as_ref().map(|rule| Compress::new(&rule.value)),
+            compress: effective.compress.as_ref().map(|rule| Compress::new(&rule.value, rule.at)),
             grpc_web: effective.grpc_web,
             cache: answers.cache,
             timeouts: effective.timeouts.value,

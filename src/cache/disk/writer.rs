@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How often a folder is tried that another process uses.
 const BUSY: Duration = Duration::from_millis(250);
+
+/// After how many looks somebody is told.
+const TELLING: u32 = 20;
 /// First and longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Files that are found before the thread that writes has taken them in.
@@ -95,13 +98,24 @@ fn ids_from() -> u64 {
 
 /// Waits until the folder can be used; nothing when it is told to end before.
 fn open(tier: &Tier, jobs: &Receiver<Job>) -> Option<Files> {
+    let mut busy: u32 = 0;
     loop {
         let pause = match Files::open(&tier.path) {
             Ok(files) => {
                 tier.note_written(&Ok(()));
                 return Some(files);
             }
-            Err(Unusable::Busy) => BUSY,
+            Err(Unusable::Busy) => {
+                busy = busy.saturating_add(1);
+                // In an upgrade the folder is free again at once.
+                if busy == TELLING {
+                    log::warn!(
+                        "cache: another process uses {}; answers are kept in memory only until it ends",
+                        tier.path.display()
+                    );
+                }
+                BUSY
+            }
             Err(Unusable::Failed(error)) => {
                 tier.note_written::<()>(&Err(error));
                 PAUSE.0
