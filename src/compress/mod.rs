@@ -1,7 +1,7 @@
 //! Compression of answers on their way to the client (RFC 9110 section 8.4).
 //!
-//! Which coding a client gets is negotiated by [`accept`]; whether an answer is worth one is told by [`Compress`]; the work is
-//! done by an [`Encoder`], piece by piece, so that nothing waits for the end of an answer.
+//! Which coding a client gets is negotiated from `Accept-Encoding`; whether an answer is worth one is told by [`Compress`]; the
+//! work is done by an [`Encoder`], piece by piece, so that nothing waits for the end of an answer.
 
 mod accept;
 mod encoder;

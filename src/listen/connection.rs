@@ -62,7 +62,7 @@ pub fn facts(digest: Option<&Digest>) -> Option<&Facts> {
 }
 
 /// Has the head of the answer that is about to be written keep its `Date`, as far as the protocol lets us: see
-/// [`date_line`](super::date_line).
+/// `date_line`.
 pub fn keep_date(session: &ServerSession, date: Option<&HeaderValue>) {
     let (ServerSession::H1(session), Some(date)) = (session, date) else { return };
     // Nearly always the answer is of this second.
