@@ -113,7 +113,7 @@ impl Context {
             return Err(error);
         }
         // Nothing was sent where nobody could be reached.
-        let unsent = problem.as_ref().is_some_and(|problem| is_unsent(problem.kind));
+        let mut unsent = problem.as_ref().is_some_and(|problem| is_unsent(problem.kind));
         for (number, resort) in fallback.resorts.iter().enumerate() {
             self.refusal = None;
             self.exchange.fallback = Some(resort.name());
@@ -121,6 +121,9 @@ impl Context {
                 self.exchange.reason = problem.filter(|_| spare.is_none()).map(|problem| problem.kind.code);
                 return answered;
             }
+            // One that stood in may have acted on it before it failed.
+            let failed = self.refusal.as_ref().map(|problem| problem.kind);
+            unsent &= !matches!(resort, Resort::Upstream(_)) || failed.is_some_and(is_unsent);
         }
         (self.exchange.fallback, self.refusal) = (None, problem);
         match spare {

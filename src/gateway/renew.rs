@@ -87,7 +87,6 @@ impl Renewal {
             Ok((target, head, ends)) => {
                 self.exchange.status = head.status.as_u16();
                 self.attempts.heard(&self.route, &mut self.exchange, head.status);
-                self.attempts.heard(&self.route, &mut self.exchange, head.status);
                 self.attempts.finished(&self.route, &self.exchange);
                 self.settle(target, &head, ends, &sent, Times { asked, received: now() });
             }
