@@ -51,6 +51,9 @@ use watchdog::Watchdog;
 /// How long background tasks may take to end when the process does.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// How long the admin listener may take to finish its answers: whoever asked for an upgrade is told how it went.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// What systemd waits longer than the drain's deadlines before it kills.
 const SPARE: Duration = Duration::from_secs(5);
 
@@ -229,6 +232,7 @@ impl Process {
             drop(tokio::time::timeout(LAST_WORDS, running.supervisor.stop()).await);
             log::debug!("tasks have ended");
             write_last(running.quotas.get().cloned(), running.shared.cache.clone(), log).await;
+            drop(tokio::time::timeout(LAST_ANSWERS, state.answering.write()).await);
             log::debug!("stopped");
             Ok(Left { cut, succeeded: successor.is_some() })
         })
@@ -242,6 +246,7 @@ impl Process {
             ready: AtomicBool::new(false),
             waning: arc_swap::ArcSwapOption::empty(),
             started: Instant::now(),
+            answering: tokio::sync::RwLock::default(),
         })
     }
 

@@ -20,9 +20,9 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, WWW_AUTHENTICATE};
 use http::{Method, Response, StatusCode};
-use pingora::apps::ServerApp;
-use pingora::apps::http_app::ServeHttp;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
@@ -33,10 +33,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 /// For [`Connection::new`]; nothing is peeked at here.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection may wait for its next request.
+const IDLE_SECONDS: u64 = 60;
 
 /// A bound admin socket.
 pub enum Socket {
@@ -82,6 +85,8 @@ pub struct State {
     pub waning: ArcSwapOption<Waning>,
     /// When it started.
     pub started: Instant,
+    /// Read-locked by every request until its answer is sent, so that the process does not end before.
+    pub answering: RwLock<()>,
 }
 
 /// What `tollgate status` shows.
@@ -204,7 +209,31 @@ struct Gauges {
 }
 
 #[async_trait]
-impl ServeHttp for App {
+impl HttpServerApp for App {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut http: ServerSession,
+        _shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        // Whoever has asked nothing yet needs no answer.
+        if !matches!(http.read_request().await, Ok(true)) {
+            return None;
+        }
+        // To the last byte of the answer.
+        let _answering = self.state.answering.read().await;
+        http.set_keepalive(Some(IDLE_SECONDS));
+        let (head, body) = self.response(&mut http).await.into_parts();
+        http.write_response_header(Box::new(head.into())).await.ok()?;
+        if !body.is_empty() {
+            http.write_response_body(body.into(), true).await.ok()?;
+        }
+        let settings = HttpPersistentSettings::for_session(&http);
+        let kept = http.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(kept, settings))
+    }
+}
+
+impl App {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());

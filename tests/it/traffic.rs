@@ -288,7 +288,8 @@ fn a_canary_grows_while_it_runs_and_takes_only_whom_it_must() {
 fn changed_shares_outlive_what_does_not_change_the_split() {
     let (gateway, _old, _new) = canary();
     let before = on_new(&arms(&gateway));
-    assert_eq!(gateway.ask(&["split", "shop", "new=100%"]).code, 0);
+    let ran = gateway.ask(&["split", "shop", "new=100%"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
     let all = gateway.ask(&["split"]).stdout;
     for line in [
         "shop.read   old 0% (configured 90%), new 100%",
@@ -303,7 +304,8 @@ fn changed_shares_outlive_what_does_not_change_the_split() {
     gateway.edit("{ old: 90%, new: 10% }", "{ old: 91%, new: 9% }");
     reload(&gateway);
     assert!(on_new(&arms(&gateway)) <= before, "another split is another split");
-    assert_eq!(gateway.ask(&["split", "shop.read", "new=0%"]).code, 0);
+    let ran = gateway.ask(&["split", "shop.read", "new=0%"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
     let ran = gateway.ask(&["upgrade"]);
     assert_eq!(ran.code, 0, "{ran:#?}");
     assert_eq!(on_new(&arms(&gateway)), 0, "another process took the shares over");

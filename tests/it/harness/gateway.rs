@@ -15,6 +15,9 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// How much of the access log of a failed test is shown.
+const LAST_LINES: usize = 20;
+
 /// What is needed to start a gateway: its configuration, files beside it, environment.
 ///
 /// In the configuration and in the files `{{name}}` stands for what [`Plan::with`] says, `{{dir}}` for the folder they
@@ -304,9 +307,11 @@ impl Drop for Gateway {
         }
         let _already_reaped = child.wait();
         if std::thread::panicking() {
-            // Captured by the test harness, shown with the failed test.
+            // Captured by the test harness, shown with the failed test. Of the access log the end is enough: more of it would
+            // bury why the test failed.
+            let log = self.stdout.ended();
+            println!("--- gateway stdout ---\n{}", log[log.len().saturating_sub(LAST_LINES)..].join("\n"));
             println!("--- gateway stderr ---\n{}", self.stderr.ended().join("\n"));
-            println!("--- gateway stdout ---\n{}", self.stdout.ended().join("\n"));
         }
     }
 }
