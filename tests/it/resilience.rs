@@ -20,7 +20,7 @@ upstreams: {{ app: {{ {upstream} }} }}
 apis:
   shop:
     auth: public
-    timeouts: {{ connect: 500ms, response: 100ms, idle: 10s }}
+    timeouts: {{ connect: 5s, response: 10s, idle: 10s }}
     routes: {{ all: {{ match: "/**", to: app, {route} }} }}
 "#
     )

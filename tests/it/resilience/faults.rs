@@ -193,21 +193,26 @@ fn targets_that_break_the_connection() {
 #[test]
 fn targets_that_hang() {
     let hangs = Upstream::start(|_| Answer::fault(Fault::Silence));
-    let outcome = Outcome::of(&start(&one(hangs.addr()), ""), 20);
+    let outcome = Outcome::of(&start(&one(hangs.addr()), "timeouts: { response: 100ms }"), 20);
     outcome.all("504 upstream-timeout");
     outcome.says("http_response_timeout");
     assert_eq!(outcome.attempts, 20.0, "time-outs are not retried unless it is said");
     outcome.show("hangs, answer within 100 ms");
 
-    let outcome =
-        Outcome::of(&start(&one(hangs.addr()), "retry: { on: timeout, per_try_timeout: 20ms }"), 60);
+    let outcome = Outcome::of(
+        &start(
+            &one(hangs.addr()),
+            "timeouts: { response: 100ms }, retry: { on: timeout, per_try_timeout: 20ms }",
+        ),
+        60,
+    );
     outcome.all("504 upstream-timeout");
     outcome.within_budget();
     assert!(outcome.attempts > 60.0);
     outcome.show("hangs, `on: timeout`, 20 ms for each attempt");
 
     let alive = Upstream::named("alive");
-    let retry = "retry: { on: timeout, per_try_timeout: 50ms, backoff: { base: 0s } }";
+    let retry = "retry: { on: timeout, per_try_timeout: 500ms, backoff: { base: 0s } }";
     let passive = format!(
         "targets: [\"{}\", \"{}\"], health: {{ probe: none, passive: {{}} }}",
         hangs.addr(),
