@@ -4,11 +4,12 @@ use super::to::Respond as RespondRule;
 use super::{Proxy, Respond};
 use crate::build::{Bind, Build};
 use crate::reply::Kind;
-use crate::value::{At, Code, Issue, Issues, Name, OneOrMany, Short, Spanned, short_value, text_value};
+use crate::value::{
+    At, Code, Issue, Issues, Name, OneOrMany, Short, Spanned, Trigger, Trouble, short_value, text_value,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// What is answered instead when the upstream fails.
@@ -19,73 +20,82 @@ pub struct FallbackRule {
     /// is not HTTP), `unavailable` (no target can be picked), `breaker_open`, a status such as `503`, or `5xx`. Default: all
     /// of these words, and the statuses 502, 503 and 504.
     #[serde(default)]
-    pub on: OneOrMany<Trigger>,
+    pub on: OneOrMany<Failure>,
     /// What is tried, in this order: `stale` (what the route's cache still has), `{ upstream: NAME }`, `{ respond: … }`.
     #[serde(rename = "try")]
     pub resorts: Spanned<OneOrMany<Spanned<ResortRule>>>,
 }
 
 /// What counts as a failure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    /// No connection was made.
-    Connect,
-    /// Nothing came in time.
-    Timeout,
-    /// The connection broke, or what came is not HTTP.
-    Reset,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
     /// No target could be picked.
     Unavailable,
     /// The upstream's breaker is open.
     BreakerOpen,
-    /// An answer with one of these statuses.
-    Status(RangeInclusive<u16>),
+    /// Any status from 400 to 499.
+    ClientError,
+    /// What can go wrong with an attempt.
+    Attempt(Trigger),
 }
 
-impl FromStr for Trigger {
+impl FromStr for Failure {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         Ok(match text {
-            "connect" => Trigger::Connect,
-            "timeout" => Trigger::Timeout,
-            "reset" => Trigger::Reset,
-            "unavailable" => Trigger::Unavailable,
-            "breaker_open" => Trigger::BreakerOpen,
-            "4xx" => Trigger::Status(400..=499),
-            "5xx" => Trigger::Status(500..=599),
-            status => match status.parse() {
-                Ok(status @ 400..=599) => Trigger::Status(status..=status),
-                _ => {
-                    return Err(format!(
-                        "`{text}` is no failure\nhelp: write connect, timeout, reset, unavailable, breaker_open, 4xx, 5xx or a \
-                         status from 400 to 599"
-                    ));
-                }
-            },
+            "unavailable" => Failure::Unavailable,
+            "breaker_open" => Failure::BreakerOpen,
+            "4xx" => Failure::ClientError,
+            other => Failure::Attempt(other.parse().map_err(|_| {
+                format!(
+                    "`{text}` is no failure\nhelp: write connect, timeout, reset, unavailable, breaker_open, 4xx, 5xx or a \
+                     status from 400 to 599"
+                )
+            })?),
         })
     }
 }
 
-impl fmt::Display for Trigger {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Trigger::Connect => "connect",
-            Trigger::Timeout => "timeout",
-            Trigger::Reset => "reset",
-            Trigger::Unavailable => "unavailable",
-            Trigger::BreakerOpen => "breaker_open",
-            Trigger::Status(statuses) if statuses.start() == statuses.end() => {
-                return statuses.start().fmt(f);
-            }
-            Trigger::Status(statuses) if statuses.end() - statuses.start() < 99 => {
-                return write!(f, "{} to {}", statuses.start(), statuses.end());
-            }
-            Trigger::Status(statuses) => return write!(f, "{}xx", statuses.start() / 100),
+            Failure::Unavailable => "unavailable",
+            Failure::BreakerOpen => "breaker_open",
+            Failure::ClientError => "4xx",
+            Failure::Attempt(trouble) => return trouble.fmt(f),
         })
     }
 }
 
-text_value!(Trigger, "Trigger", pattern: r"^(connect|timeout|reset|unavailable|breaker_open|[45]xx|[45][0-9][0-9])$", "a failure");
+impl Failure {
+    /// Whether it is this.
+    fn is(self, trouble: Trouble) -> bool {
+        match self {
+            Failure::Attempt(trigger) => trigger.is(trouble),
+            Failure::ClientError => matches!(trouble, Trouble::Status(400..=499)),
+            Failure::Unavailable | Failure::BreakerOpen => false,
+        }
+    }
+}
+
+/// What counts as a failure when nothing is said.
+const USUAL: [Failure; 8] = {
+    const fn attempt(trouble: Trouble) -> Failure {
+        Failure::Attempt(Trigger::Is(trouble))
+    }
+    [
+        attempt(Trouble::Connect),
+        attempt(Trouble::Timeout),
+        attempt(Trouble::Reset),
+        Failure::Unavailable,
+        Failure::BreakerOpen,
+        attempt(Trouble::Status(502)),
+        attempt(Trouble::Status(503)),
+        attempt(Trouble::Status(504)),
+    ]
+};
+
+text_value!(Failure, "Failure", pattern: r"^(connect|timeout|reset|unavailable|breaker_open|[45]xx|[45][0-9][0-9])$", "a failure");
 
 /// One thing that is tried instead.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,7 +146,7 @@ short_value!(ResortRule, long: ResortInFull);
 pub struct Fallback {
     /// Where it is written.
     pub at: At,
-    on: Vec<Trigger>,
+    on: Vec<Failure>,
     /// What is tried, in this order.
     pub resorts: Vec<Resort>,
 }
@@ -167,14 +177,7 @@ impl Fallback {
         let resorts = rule.value.resorts.value.0.iter();
         let resorts = resorts.filter_map(|resort| Resort::new(resort, cached, bind, build, issues)).collect();
         let on = match rule.value.on.0.as_slice() {
-            [] => vec![
-                Trigger::Connect,
-                Trigger::Timeout,
-                Trigger::Reset,
-                Trigger::Unavailable,
-                Trigger::BreakerOpen,
-                Trigger::Status(502..=504),
-            ],
+            [] => USUAL.to_vec(),
             triggers => triggers.to_vec(),
         };
         Fallback { at: rule.at, on, resorts }
@@ -182,7 +185,7 @@ impl Fallback {
 
     /// In a few words, for `explain`.
     pub fn describe(&self) -> String {
-        let on: Vec<String> = self.on.iter().map(Trigger::to_string).collect();
+        let on: Vec<String> = self.on.iter().map(Failure::to_string).collect();
         let resorts: Vec<String> = self.resorts.iter().map(Resort::describe).collect();
         format!("{}  on {}", resorts.join(", then "), on.join(", "))
     }
@@ -190,24 +193,28 @@ impl Fallback {
     /// Whether a failure of this kind calls for it.
     pub fn covers(&self, kind: Kind) -> bool {
         self.on.iter().any(|trigger| match trigger {
-            Trigger::Connect => {
-                matches!(kind, Kind::CONNECT_FAILED | Kind::CONNECT_TIMEOUT | Kind::TLS_FAILED)
-            }
-            Trigger::Timeout => matches!(kind, Kind::CONNECT_TIMEOUT | Kind::UPSTREAM_TIMEOUT),
-            Trigger::Reset => matches!(kind, Kind::UPSTREAM_CLOSED | Kind::UPSTREAM_INVALID),
-            Trigger::Unavailable => {
+            Failure::Unavailable => {
                 matches!(kind, Kind::NO_TARGET | Kind::NO_HEALTHY_TARGET | Kind::SATURATED)
             }
-            Trigger::BreakerOpen => kind == Kind::BREAKER_OPEN,
-            Trigger::Status(_) => false,
+            Failure::BreakerOpen => kind == Kind::BREAKER_OPEN,
+            trigger => troubles(kind).iter().any(|trouble| trigger.is(*trouble)),
         })
     }
 
     /// Whether an answer with this status calls for it.
     pub fn covers_status(&self, status: u16) -> bool {
-        self.on
-            .iter()
-            .any(|trigger| matches!(trigger, Trigger::Status(statuses) if statuses.contains(&status)))
+        self.on.iter().any(|trigger| trigger.is(Trouble::Status(status)))
+    }
+}
+
+/// What a failure of this kind is called; a connection that is not made in time is both.
+fn troubles(kind: Kind) -> &'static [Trouble] {
+    match kind {
+        Kind::CONNECT_FAILED | Kind::TLS_FAILED => &[Trouble::Connect],
+        Kind::CONNECT_TIMEOUT => &[Trouble::Connect, Trouble::Timeout],
+        Kind::UPSTREAM_TIMEOUT => &[Trouble::Timeout],
+        Kind::UPSTREAM_CLOSED | Kind::UPSTREAM_INVALID => &[Trouble::Reset],
+        _ => &[],
     }
 }
 
@@ -287,10 +294,10 @@ mod tests {
             [true, false, false, true, true]
         );
         for word in ["200", "600", "3xx", "down", ""] {
-            assert!(word.parse::<Trigger>().is_err(), "{word}");
+            assert!(word.parse::<Failure>().is_err(), "{word}");
         }
         for word in ["connect", "timeout", "reset", "unavailable", "breaker_open", "4xx", "5xx", "503"] {
-            assert_eq!(word.parse::<Trigger>().unwrap().to_string(), word);
+            assert_eq!(word.parse::<Failure>().unwrap().to_string(), word);
         }
     }
 }

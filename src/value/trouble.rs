@@ -69,6 +69,16 @@ impl fmt::Display for Trigger {
     }
 }
 
+impl Trigger {
+    /// Whether it is this.
+    pub fn is(self, trouble: Trouble) -> bool {
+        match self {
+            Trigger::Is(known) => known == trouble,
+            Trigger::ServerError => matches!(trouble, Trouble::Status(500..)),
+        }
+    }
+}
+
 text_value!(Trigger, "Trigger", pattern: r"^(connect|reset|timeout|5xx|[45][0-9]{2})$", "`connect`, `reset`, `timeout`, `5xx` or a status");
 
 /// What something reacts to.
@@ -83,10 +93,7 @@ impl Triggers {
 
     /// Whether this is among them.
     pub fn has(&self, trouble: Trouble) -> bool {
-        self.0.iter().any(|trigger| match trigger {
-            Trigger::Is(known) => *known == trouble,
-            Trigger::ServerError => matches!(trouble, Trouble::Status(500..)),
-        })
+        self.0.iter().any(|trigger| trigger.is(trouble))
     }
 
     /// Whether answers of this status are trouble.
