@@ -84,18 +84,16 @@ fn new_id() -> HeaderValue {
 /// What is allowed where a method is not, whatever the address.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Refuses a target that is neither a path nor an absolute address (RFC 9112 section 3.2), which the engine would take for `/`;
+/// Refuses a target that is neither a path nor an absolute address (RFC 9112 section 3.2);
 /// and methods that nobody behind a gateway answers: tunnels, and echoes of what a client may not see (RFC 9110 section 9.3.8).
 ///
 /// # Errors
 /// The problem that the client is told.
-pub fn check_target(raw: &[u8], method: &Method) -> Result<(), Problem> {
-    if matches!(*method, Method::CONNECT | Method::TRACE) {
+pub fn check_target(head: &RequestHead) -> Result<(), Problem> {
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Problem::from(Kind::METHOD).allow(HeaderValue::from_static(METHODS)));
     }
-    let scheme =
-        |scheme: &[u8]| raw.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
-    match raw.starts_with(b"/") || scheme(b"http://") || scheme(b"https://") {
+    match head.uri.path().starts_with('/') {
         true => Ok(()),
         false => Err(Problem::from(Kind::BAD_PATH).detail("The target is neither a path nor an address.")),
     }

@@ -20,7 +20,7 @@ pub type RequestHead = http::request::Parts;
 /// The head of a response.
 pub type ResponseHead = http::response::Parts;
 
-/// Facts about one request. The request head itself stays with the engine and is passed beside it.
+/// Facts about one request. The request head itself stays with its client and is passed beside it.
 #[derive(Clone, Debug)]
 pub struct Exchange {
     /// When the request head had been read.

@@ -311,7 +311,7 @@ fn is_usual(line: &HeaderValue) -> bool {
 }
 
 /// Fields that are about one connection whether `Connection` names them or not. `Transfer-Encoding` and `Connection` itself
-/// are the engine's.
+/// are said anew by whoever sends the answer.
 const HOP_BY_HOP: [HeaderName; 4] =
     [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection"), TE, UPGRADE];
 

@@ -1,10 +1,11 @@
 //! The life of a request: one short method for each phase of the engine. Only this module touches its `Session`.
 //!
-//! HTTP/1.1 clients are served without the engine's loop ([`Gateway::serve`]); HTTP/2 clients are served in it, up to where it
-//! would begin to proxy. Requests are relayed to their targets by ourselves, whoever the client is, and WebSockets are carried.
+//! HTTP/1.1 clients are served without the engine ([`Gateway::serve`]); HTTP/2 clients are served in its loop, up to where it
+//! would begin to proxy. Which of them it is, only [`client`] knows. Requests are relayed to their targets by ourselves, whoever the client is, and WebSockets are carried.
 
 mod cached;
 mod call;
+mod client;
 mod detached;
 mod encode;
 mod fallback;
@@ -19,8 +20,6 @@ mod replay;
 mod respond;
 mod serve;
 mod tunnel;
-
-pub use serve::Served;
 
 use crate::attempt::Attempts;
 use crate::cache::status::CacheStatus;
@@ -42,7 +41,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cached::Caching;
 use call::Call;
-use h2::Reason;
+use client::Client;
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -161,12 +160,13 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<bool> {
-        let reply = match ctx.admit(session).await {
+        let client = &mut Client::of_stream(session);
+        let reply = match ctx.admit(client).await {
             Ok(None) => return Ok(false),
             Ok(Some(reply)) => reply,
-            Err(problem) => problem.reply(session.req_header(), &ctx.exchange),
+            Err(problem) => problem.reply(client.request(), &ctx.exchange),
         };
-        ctx.respond(session, reply).await?;
+        ctx.respond(client, reply).await?;
         Ok(true)
     }
 
@@ -176,7 +176,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
-        ctx.answer(session).await.map(|()| false)
+        ctx.answer(&mut Client::of_stream(session)).await.map(|()| false)
     }
 
     /// Never asked: the engine proxies nothing.
@@ -190,35 +190,11 @@ impl ProxyHttp for Gateway {
         error: &Error,
         ctx: &mut Box<Context>,
     ) -> FailToProxy {
-        let kind = ctx.blame(error);
-        let problem = ctx.refusal.take().unwrap_or_else(|| kind.into());
-        ctx.exchange.reason = Some(problem.kind.code);
-        self.note_flaw(error, ctx);
-        let over = FailToProxy { error_code: problem.kind.status, can_reuse_downstream: false };
-        if session.response_written().is_some_and(|head| !head.status.is_informational()) {
-            // The client must not take what it has for the whole answer; HTTP/1.1 says so by ending the connection.
-            if !ctx.end_call(session, &problem).await {
-                session.as_mut().shutdown_with_reason(Reason::INTERNAL_ERROR);
-            }
-            return over;
-        }
-        ctx.exchange.status = problem.kind.status;
-        if problem.kind == Kind::CLIENT_GONE {
-            return over;
-        }
-        // The engine closes the connection after an error that came this late; the client had better know.
-        session.set_keepalive(None);
-        let reply = problem.reply(session.req_header(), &ctx.exchange);
-        let reason = ctx.exchange.reason;
-        if let Err(error) = ctx.respond(session, reply).await {
-            log::debug!("an answer could not be written: {error}");
-        }
-        ctx.exchange.reason = reason;
-        over
+        self.fail(&mut Client::of_stream(session), error, ctx).await
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<Context>) {
-        self.record(session.req_header(), session.body_bytes_sent(), ctx);
+        self.record(session.req_header(), session.body_bytes_sent() as u64, ctx);
     }
 
     /// The access log has a line for every failure; the engine's own would be a second one.
@@ -233,6 +209,37 @@ impl ProxyHttp for Gateway {
             session.req_header().uri.path(),
             ctx.exchange.id()
         )
+    }
+}
+
+impl Gateway {
+    /// Answers a request that an error has ended, or breaks its answer off.
+    async fn fail(&self, client: &mut Client<'_>, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let kind = ctx.blame(error);
+        let problem = ctx.refusal.take().unwrap_or_else(|| kind.into());
+        ctx.exchange.reason = Some(problem.kind.code);
+        self.note_flaw(error, ctx);
+        let over = FailToProxy { error_code: problem.kind.status, can_reuse_downstream: false };
+        if client.has_begun() {
+            // The client must not take what it has for the whole answer.
+            if !ctx.end_call(client, &problem).await {
+                client.break_off().await;
+            }
+            return over;
+        }
+        ctx.exchange.status = problem.kind.status;
+        if problem.kind == Kind::CLIENT_GONE {
+            return over;
+        }
+        // The connection is closed after an error that came this late; the client had better know.
+        client.close();
+        let reply = problem.reply(client.request(), &ctx.exchange);
+        let reason = ctx.exchange.reason;
+        if let Err(error) = ctx.respond(client, reply).await {
+            log::debug!("an answer could not be written: {error}");
+        }
+        ctx.exchange.reason = reason;
+        over
     }
 }
 

@@ -18,7 +18,8 @@
 //! running process swaps one pointer. A request takes the current snapshot when it arrives and keeps it to the end.
 //!
 //! The engine (Pingora's `HttpProxy`) calls [`gateway`] for HTTP/2 clients, [`server`] does for HTTP/1.1 clients; it calls down
-//! and is never called from below. It parses and writes what clients say; what targets say is [`upstream`]'s.
+//! and is never called from below. What HTTP/1.1 clients say is parsed and written by [`listen`], what targets say by
+//! [`upstream`].
 //! Steps ([`filters`]) see a request head and an [`exchange::Exchange`], nothing of the engine, and run in one fixed order; an
 //! action ([`actions`]) ends a route. Sockets, signals and the drain are our own ([`server`]).
 //!

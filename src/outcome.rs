@@ -11,9 +11,6 @@ use std::time::Duration;
 /// When to come again where all places are taken: they are free again soon, but nobody knows.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What the engine calls a chunk size that is none.
-const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
-
 /// The kind of problem behind an error of the engine, which knows clients only.
 pub fn kind(error: &Error) -> Kind {
     match error.esource() {
@@ -36,7 +33,6 @@ fn downstream(error: &ErrorType) -> Kind {
     match error {
         ErrorType::ReadTimedout => Kind::CLIENT_TIMEOUT,
         ErrorType::InvalidHTTPHeader => Kind::BAD_REQUEST,
-        other if *other == INVALID_CHUNK => Kind::BAD_REQUEST,
         _ => Kind::CLIENT_GONE,
     }
 }

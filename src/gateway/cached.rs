@@ -13,9 +13,10 @@
 //! The body of an answer that is kept comes into the cache by a task of its own ([`super::filling`]): no client that leaves
 //! takes it from the others.
 
+use super::client::Client;
 use super::filling::Filling;
 use super::give::Told;
-use super::relay::{Held, has_begun};
+use super::relay::Held;
 use super::{Context, filling};
 use crate::cache::control::Directives;
 use crate::cache::policy::{
@@ -31,7 +32,6 @@ use crate::exchange::{CacheResult, RequestHead, ResponseHead};
 use crate::reply::{Kind, Problem};
 use http::header::{CONTENT_LENGTH, RANGE};
 use http::{HeaderMap, Method, StatusCode};
-use pingora::proxy::Session;
 use std::sync::Arc;
 
 /// A request to the upstream that the cache has a part in.
@@ -89,18 +89,18 @@ impl Context {
     /// As from the engine; an error of the target carries a refusal.
     pub(super) async fn answer_cached(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         rules: Arc<Rules>,
     ) -> pingora::Result<()> {
-        let directives = match rules.asks(session.req_header()) {
+        let directives = match rules.asks(client.request()) {
             // Over HTTP/2 no field says whether there is a body, which the key does not have.
-            Asks::LookUp(_) if !session.as_mut().is_body_empty() => {
-                return self.pass_by(session, Why::Body).await;
+            Asks::LookUp(_) if !client.is_body_empty() => {
+                return self.pass_by(client, Why::Body).await;
             }
             Asks::LookUp(directives) => directives,
-            Asks::Bypass(why) => return self.pass_by(session, why).await,
+            Asks::Bypass(why) => return self.pass_by(client, why).await,
         };
-        let request = session.req_header();
+        let request = client.request();
         let key = rules.key(request, &self.exchange);
         let mut look = self.snapshot.cache.look_up(&key, &request.headers);
         if !matches!(look, Look::Hit(_))
@@ -109,7 +109,7 @@ impl Context {
             look = Look::Hit(stored);
         }
         let (old, why) = match look {
-            Look::Hit(stored) => match self.use_stored(session, &rules, &key, &stored, &directives).await {
+            Look::Hit(stored) => match self.use_stored(client, &rules, &key, &stored, &directives).await {
                 Ok(given) => return given,
                 Err(stale) => stale,
             },
@@ -131,13 +131,13 @@ impl Context {
             asked: 0,
             sent: HeaderMap::new(),
         };
-        self.ask_for(session, Box::new(caching)).await
+        self.ask_for(client, Box::new(caching)).await
     }
 
     /// Gives what is stored if it may be given now; else what there is, and why the upstream must be asked.
     async fn use_stored(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         rules: &Arc<Rules>,
         key: &Key,
         stored: &Arc<Stored<Body>>,
@@ -151,16 +151,16 @@ impl Context {
         match judge(stored, directives, now) {
             Verdict::Fresh { age } => {
                 self.exchange.cache = Some(CacheResult::Hit);
-                Ok(self.give(session, stored, told(age, now)).await)
+                Ok(self.give(client, stored, told(age, now)).await)
             }
             Verdict::Accepted { age } => {
                 self.exchange.cache = Some(CacheResult::Stale);
-                Ok(self.give(session, stored, told(age, now)).await)
+                Ok(self.give(client, stored, told(age, now)).await)
             }
             Verdict::Stale { age, while_revalidating: true, .. } => {
                 self.exchange.cache = Some(CacheResult::Stale);
-                self.renew(session, rules, key, stored);
-                Ok(self.give(session, stored, told(age, now)).await)
+                self.renew(client, rules, key, stored);
+                Ok(self.give(client, stored, told(age, now)).await)
             }
             Verdict::Stale { age, on_error, .. } => {
                 let fresh = age < stored.facts.lifetime && !stored.is_invalid() && !stored.is_expired();
@@ -178,7 +178,7 @@ impl Context {
     }
 
     /// The cache has no part in it.
-    async fn pass_by(&mut self, session: &mut Session, why: Why) -> pingora::Result<()> {
+    async fn pass_by(&mut self, client: &mut Client<'_>, why: Why) -> pingora::Result<()> {
         self.exchange.cache = Some(CacheResult::Bypass);
         let forwarded = if why == Why::Method { Forwarded::Method } else { Forwarded::Bypass };
         self.cache_status = Some(CacheStatus {
@@ -186,18 +186,18 @@ impl Context {
             detail: Some(why.as_str()),
             ..CacheStatus::default()
         });
-        self.pass(session).await
+        self.pass(client).await
     }
 
     /// Asks the upstream, or follows whoever does.
-    async fn ask_for(&mut self, session: &mut Session, mut caching: Box<Caching>) -> pingora::Result<()> {
+    async fn ask_for(&mut self, client: &mut Client<'_>, mut caching: Box<Caching>) -> pingora::Result<()> {
         self.exchange.cache = Some(CacheResult::Miss);
-        if session.req_header().method == Method::GET {
+        if client.request().method == Method::GET {
             let store = self.snapshot.cache.clone();
             let ask = match store.join(&caching.key) {
                 Joined::Ask(ask) => ask,
                 Joined::Follow(follow) => {
-                    match follow.wait(&session.req_header().headers, caching.rules.wait).await {
+                    match follow.wait(&client.request().headers, caching.rules.wait).await {
                         Followed::Ask(ask) => ask,
                         Followed::Answer(stored) => match judge(&stored, &caching.directives, now()) {
                             Verdict::Fresh { age } | Verdict::Accepted { age } => {
@@ -206,7 +206,7 @@ impl Context {
                                     self.exchange.cache = Some(CacheResult::Collapsed);
                                     let status = CacheStatus { collapsed: true, ..caching.status() };
                                     let told = Told { age, status, original: None, reader: Some(reader) };
-                                    return self.give(session, &stored, told).await;
+                                    return self.give(client, &stored, told).await;
                                 }
                                 store.alone(&caching.key)
                             }
@@ -218,25 +218,25 @@ impl Context {
             caching.ask = Some(ask);
         }
         self.caching = Some(caching);
-        self.fetch(session).await
+        self.fetch(client).await
     }
 
     /// Sends the request on and looks at what comes back.
-    pub(super) async fn fetch(&mut self, session: &mut Session) -> pingora::Result<()> {
+    pub(super) async fn fetch(&mut self, client: &mut Client<'_>) -> pingora::Result<()> {
         loop {
             self.holds = true;
-            let relayed = match self.begin_attempts(session) {
-                Ok(()) => self.relay(session).await,
+            let relayed = match self.begin_attempts(client) {
+                Ok(()) => self.relay(client).await,
                 Err(error) => Err(error),
             };
             let Some(caching) = self.caching.take() else { return relayed.map(drop) };
             match relayed {
-                Ok(Some(held)) => match self.consider(session, caching, held).await {
+                Ok(Some(held)) => match self.consider(client, caching, held).await {
                     Some(result) => return result,
                     None => self.finish_attempt(),
                 },
                 Ok(None) => return Ok(()),
-                Err(error) => return self.give_instead(session, caching, error).await,
+                Err(error) => return self.give_instead(client, caching, error).await,
             }
         }
     }
@@ -244,7 +244,7 @@ impl Context {
     /// Gives what is stored instead of an error, if it may be given.
     async fn give_instead(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         mut caching: Box<Caching>,
         error: Box<pingora::Error>,
     ) -> pingora::Result<()> {
@@ -255,20 +255,20 @@ impl Context {
             Some(ask) if is_upstreams => ask.released(),
             ask => drop(ask),
         }
-        let usable = is_upstreams && !has_begun(session);
+        let usable = is_upstreams && !client.has_begun();
         let Some(old) = caching.old.as_ref().filter(|_| usable) else { return Err(error) };
         self.old = Some(old.stored.clone());
         if !old.on_error {
             return Err(error);
         }
         let detail = self.refusal.take().map(|problem| problem.kind.code);
-        self.give_old(session, &old.stored.clone(), CacheStatus { detail, ..caching.status() }).await
+        self.give_old(client, &old.stored.clone(), CacheStatus { detail, ..caching.status() }).await
     }
 
     /// Gives what is stored although it is stale.
     pub(super) async fn give_old(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         stored: &Stored<Body>,
         status: CacheStatus<'static>,
     ) -> pingora::Result<()> {
@@ -276,7 +276,7 @@ impl Context {
         let now = now();
         let (age, ttl) = (policy::current_age(&stored.facts, now), Some(policy::ttl(&stored.facts, now)));
         self.give(
-            session,
+            client,
             stored,
             Told { age, status: CacheStatus { ttl, ..status }, original: None, reader: None },
         )
@@ -286,7 +286,7 @@ impl Context {
     /// What becomes of an answer whose head has come; `None` when the upstream must be asked once more.
     async fn consider(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         mut caching: Box<Caching>,
         held: Box<Held>,
     ) -> Option<pingora::Result<()>> {
@@ -296,7 +296,7 @@ impl Context {
             caching.old.as_ref().filter(|_| caching.validates && status == StatusCode::NOT_MODIFIED)
         {
             let stored = old.stored.clone();
-            return self.validated(session, caching, held, &stored, times).await;
+            return self.validated(client, caching, held, &stored, times).await;
         }
         if let Some(old) = caching.old.as_ref().filter(|old| old.on_error && is_server_error(status)) {
             let stored = old.stored.clone();
@@ -305,10 +305,10 @@ impl Context {
             }
             held.put_back();
             let told = CacheStatus { upstream_status: Some(status.as_u16()), ..caching.status() };
-            return Some(self.give_old(session, &stored, told).await);
+            return Some(self.give_old(client, &stored, told).await);
         }
         self.old = caching.old.as_ref().map(|old| old.stored.clone());
-        let request = session.req_header();
+        let request = client.request();
         if request.method == Method::HEAD {
             self.learn_from_head(&caching, &held.head);
         }
@@ -318,11 +318,11 @@ impl Context {
             false => policy::keep(&caching.rules, &answered),
         };
         match (kept, caching.ask.take()) {
-            (Ok(kept), Some(ask)) => Some(self.keep(session, &caching, ask, kept, held).await),
-            (Err(why), ask) => self.decline(session, caching, ask, why, held).await,
+            (Ok(kept), Some(ask)) => Some(self.keep(client, &caching, ask, kept, held).await),
+            (Err(why), ask) => self.decline(client, caching, ask, why, held).await,
             (Ok(_), None) => {
                 self.cache_status = Some(caching.status());
-                Some(self.pass_or_fail(session, held).await)
+                Some(self.pass_or_fail(client, held).await)
             }
         }
     }
@@ -340,13 +340,13 @@ impl Context {
     /// What is stored is still good (RFC 9111 section 4.3.4).
     async fn validated(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         mut caching: Box<Caching>,
         held: Box<Held>,
         stored: &Arc<Stored<Body>>,
         times: Times,
     ) -> Option<pingora::Result<()>> {
-        let answered = self.as_answered(session.req_header(), &caching, &held.head, times);
+        let answered = self.as_answered(client.request(), &caching, &held.head, times);
         let merged = merge(&caching.rules, stored, &answered);
         let Held { target, pool, ends, .. } = *held;
         if ends {
@@ -378,13 +378,13 @@ impl Context {
             ..caching.status()
         };
         let age = policy::current_age(&fresh.facts, now);
-        Some(self.give(session, &fresh, Told { age, status, original: None, reader: None }).await)
+        Some(self.give(client, &fresh, Told { age, status, original: None, reader: None }).await)
     }
 
     /// Keeps an answer, and gives it while it comes.
     async fn keep(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         caching: &Caching,
         ask: Ask,
         kept: policy::Kept,
@@ -402,13 +402,13 @@ impl Context {
         let status =
             CacheStatus { stored: true, ttl: Some(policy::ttl(&stored.facts, now)), ..caching.status() };
         let age = policy::current_age(&stored.facts, now);
-        self.give(session, &stored, Told { age, status, original: Some(Box::new(head)), reader }).await
+        self.give(client, &stored, Told { age, status, original: Some(Box::new(head)), reader }).await
     }
 
     /// Keeps nothing of an answer; `None` when it was asked for as a whole that was not wanted.
     async fn decline(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         mut caching: Box<Caching>,
         ask: Option<Ask>,
         why: Why,
@@ -426,7 +426,7 @@ impl Context {
         if let Some(old) = caching.old.as_ref().filter(|_| lasting) {
             old.stored.invalidate();
         }
-        let wants_part = session.req_header().headers.contains_key(RANGE);
+        let wants_part = client.request().headers.contains_key(RANGE);
         if caching.whole && wants_part && why == Why::TooLarge {
             (caching.whole, caching.old) = (false, None);
             self.caching = Some(caching);
@@ -434,7 +434,7 @@ impl Context {
         }
         self.cache_status = Some(CacheStatus { detail: Some(why.as_str()), ..caching.status() });
         // A client whose conditions were taken out gets the whole answer, which it may always get (RFC 9110 section 13.1).
-        Some(self.pass_or_fail(session, held).await)
+        Some(self.pass_or_fail(client, held).await)
     }
 
     /// An answer to HEAD tells of what is stored for GET (RFC 9111 section 4.3.5).
@@ -446,9 +446,9 @@ impl Context {
     }
 
     /// An answer passes the cache by: what it changes is noted, and the client is told.
-    pub(super) fn passed_cache(&mut self, session: &Session, head: &mut ResponseHead) {
+    pub(super) fn passed_cache(&mut self, client: &Client<'_>, head: &mut ResponseHead) {
         if self.snapshot.caches {
-            let request = session.req_header();
+            let request = client.request();
             for url in policy::invalidated_by(request, &self.exchange, head) {
                 self.snapshot.cache.purge(Purge { what: What::Url(url.into()), how: How::Invalidate });
             }

@@ -2,6 +2,7 @@
 //! ended that fails midway.
 
 use super::Context;
+use super::client::Client;
 use crate::exchange::{Exchange, RequestHead};
 use crate::grpc::web::Web;
 use crate::grpc::{self, Dialect, timeout};
@@ -11,8 +12,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use pingora::ErrorSource;
-use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
 use std::time::{Duration, Instant};
 
 /// What is known of a call.
@@ -115,10 +114,12 @@ impl Context {
     }
 
     /// Ends a call whose answer has begun: what went wrong is its status. Gives whether that could be said.
-    pub(super) async fn end_call(&mut self, session: &mut Session, problem: &Problem) -> bool {
-        let Some(last) = self.last_words(session, problem) else { return false };
-        match session.as_mut().response_duplex_vec(vec![last]).await {
-            Ok(_) => {
+    pub(super) async fn end_call(&mut self, client: &mut Client<'_>, problem: &Problem) -> bool {
+        if !self.say_last_words(client, problem) {
+            return false;
+        }
+        match client.send().await {
+            Ok(()) => {
                 (self.exchange.problem, self.exchange.reason) =
                     (Some(problem.kind.status), Some(problem.kind.code));
                 true
@@ -130,18 +131,18 @@ impl Context {
         }
     }
 
-    fn last_words(&mut self, session: &Session, problem: &Problem) -> Option<HttpTask> {
-        let head = session.response_written()?;
-        if problem.kind == Kind::CLIENT_GONE || head.headers.contains_key(CONTENT_LENGTH) {
-            return None;
+    /// Whether there is a way to say it.
+    fn say_last_words(&mut self, client: &mut Client<'_>, problem: &Problem) -> bool {
+        let Some(fields) = client.answered() else { return false };
+        if problem.kind == Kind::CLIENT_GONE || fields.contains_key(CONTENT_LENGTH) {
+            return false;
         }
+        let is_native = self.call.is_some() && Dialect::of(fields) == Some(Dialect::Native);
         let trailers: HeaderMap = problem.status_fields().into_iter().collect();
         if let Some(web) = self.web_answer() {
             // Within a message they would be taken for a part of it.
-            let whole = web.is_between_messages();
-            return whole.then(|| HttpTask::Body(Some(web.trailers(&trailers)), true));
+            return web.is_between_messages() && client.push(web.trailers(&trailers), true).is_ok();
         }
-        let native = self.call.is_some() && Dialect::of(&head.headers) == Some(Dialect::Native);
-        (native && session.is_http2()).then(|| HttpTask::Trailer(Some(Box::new(trailers))))
+        is_native && client.is_http2() && client.push_trailers(trailers).is_ok()
     }
 }

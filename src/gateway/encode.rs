@@ -1,28 +1,27 @@
 //! Compression in an answer's way, and translation: what either holds back never keeps the client waiting.
 
 use super::Context;
+use super::client::Client;
 use crate::exchange::ResponseHead;
 use crate::reply::Kind;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
 
 impl Context {
     /// Has an answer translated or compressed, if its route and its client want that. Its head is otherwise as it goes out.
-    pub(super) fn begin_encoding(&mut self, session: &Session, head: &mut ResponseHead, ends: bool) {
+    pub(super) fn begin_encoding(&mut self, client: &Client<'_>, head: &mut ResponseHead, ends: bool) {
         if let Some(web) = self.web() {
             web.answer(head, ends);
         }
         let compress = self.route.as_ref().and_then(|route| route.compress.as_ref());
         self.encoder =
-            compress.and_then(|compress| compress.begin(session.req_header(), head, ends)).map(Box::new);
+            compress.and_then(|compress| compress.begin(client.request(), head, ends)).map(Box::new);
     }
 
     /// The body of an answer that is there as a whole; what cannot be compressed stays as it is.
     pub(super) fn encode_whole(
         &mut self,
-        session: &Session,
+        client: &Client<'_>,
         head: &mut ResponseHead,
         body: Bytes,
         ends: bool,
@@ -30,7 +29,7 @@ impl Context {
         let Some(compress) = self.route.as_ref().and_then(|route| route.compress.as_ref()) else {
             return body;
         };
-        let Some(mut encoder) = compress.begin(session.req_header(), head, ends) else { return body };
+        let Some(mut encoder) = compress.begin(client.request(), head, ends) else { return body };
         match encoder.push(&body, false).and_then(|begin| Ok([begin, encoder.finish()?].concat())) {
             Ok(encoded) => {
                 head.headers.insert(CONTENT_LENGTH, encoded.len().into());
@@ -67,21 +66,17 @@ impl Context {
         Ok(both.freeze())
     }
 
-    /// Lets out what the encoder holds back: behind this, nothing is there to be sent for now.
+    /// What the encoder holds back: behind this, nothing is there to be sent for now. It may be empty.
     ///
     /// # Errors
     /// The encoder has failed.
-    pub(super) fn flush_encoder(&mut self, tasks: &mut Vec<HttpTask>) -> Result<(), Kind> {
-        let held_back = if let Some(web) = self.web_answer() {
-            web.flush()
-        } else if let Some(encoder) = &mut self.encoder {
-            encoder.push(&[], true).map_err(|_| Kind::INTERNAL)?
-        } else {
-            return Ok(());
-        };
-        if !held_back.is_empty() {
-            tasks.push(HttpTask::Body(Some(held_back), false));
+    pub(super) fn held_back(&mut self) -> Result<Bytes, Kind> {
+        if let Some(web) = self.web_answer() {
+            return Ok(web.flush());
         }
-        Ok(())
+        match &mut self.encoder {
+            Some(encoder) => encoder.push(&[], true).map_err(|_| Kind::INTERNAL),
+            None => Ok(Bytes::new()),
+        }
     }
 }

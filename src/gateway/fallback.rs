@@ -1,12 +1,12 @@
 //! What is answered when the upstream fails: the resorts of the route, in their order (RS-02).
 
 use super::Context;
-use super::relay::{Held, has_begun};
+use super::client::Client;
+use super::relay::Held;
 use crate::actions::{Fallback, Resort};
 use crate::attempt::Attempts;
 use crate::cache::status::{CacheStatus, Forwarded};
 use crate::reply::Kind;
-use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 
 impl Context {
@@ -14,51 +14,51 @@ impl Context {
     ///
     /// # Errors
     /// As from the engine; an error of the target carries a refusal.
-    pub(super) async fn answer(&mut self, session: &mut Session) -> pingora::Result<()> {
+    pub(super) async fn answer(&mut self, client: &mut Client<'_>) -> pingora::Result<()> {
         let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
         let answered = match &route.cache {
-            Some(rules) => self.answer_cached(session, rules.clone()).await,
-            None => self.pass(session).await,
+            Some(rules) => self.answer_cached(client, rules.clone()).await,
+            None => self.pass(client).await,
         };
         let answered = match (answered, &route.fallback) {
-            (Err(error), Some(fallback)) => self.fall_back(session, fallback, error).await,
+            (Err(error), Some(fallback)) => self.fall_back(client, fallback, error).await,
             (answered, _) => answered,
         };
         match answered {
-            Err(error) => self.tell(session, error).await,
+            Err(error) => self.tell(client, error).await,
             answered => answered,
         }
     }
 
     /// Tells the client of an error that is not its own, while nothing else has been told, or by the end of its call: then its
     /// connection goes on.
-    async fn tell(&mut self, session: &mut Session, error: Box<Error>) -> pingora::Result<()> {
+    async fn tell(&mut self, client: &mut Client<'_>, error: Box<Error>) -> pingora::Result<()> {
         let is_own = error.esource() == &ErrorSource::Downstream
             || self.refusal.as_ref().is_none_or(|problem| is_clients(problem.kind));
         if is_own {
             return Err(error);
         }
         let Some(problem) = self.refusal.take() else { return Err(error) };
-        if has_begun(session) {
-            if self.end_call(session, &problem).await {
+        if client.has_begun() {
+            if self.end_call(client, &problem).await {
                 return Ok(());
             }
             self.refusal = Some(problem);
             return Err(error);
         }
-        let reply = problem.reply(session.req_header(), &self.exchange);
-        self.respond(session, reply).await
+        let reply = problem.reply(client.request(), &self.exchange);
+        self.respond(client, reply).await
     }
 
     /// Has the upstream answer.
     ///
     /// # Errors
     /// As from the engine; an error of the target carries a refusal.
-    pub(super) async fn pass(&mut self, session: &mut Session) -> pingora::Result<()> {
-        self.begin_attempts(session)?;
+    pub(super) async fn pass(&mut self, client: &mut Client<'_>) -> pingora::Result<()> {
+        self.begin_attempts(client)?;
         self.holds = self.route.as_ref().is_some_and(|route| route.fallback.is_some());
-        match self.relay(session).await? {
-            Some(held) => self.pass_or_fail(session, held).await,
+        match self.relay(client).await? {
+            Some(held) => self.pass_or_fail(client, held).await,
             None => Ok(()),
         }
     }
@@ -74,9 +74,9 @@ impl Context {
     ///
     /// # Errors
     /// There is none; the error carries a refusal.
-    pub(super) fn begin_attempts(&mut self, session: &Session) -> pingora::Result<()> {
+    pub(super) fn begin_attempts(&mut self, client: &Client<'_>) -> pingora::Result<()> {
         let Context { route: Some(route), attempts, exchange, .. } = self else { return Ok(()) };
-        let begun = attempts.begin(route, session.req_header(), exchange);
+        let begun = attempts.begin(route, client.request(), exchange);
         begun.map_err(|kind| self.refuse(kind))
     }
 
@@ -86,7 +86,7 @@ impl Context {
     /// As from the engine, and when it does.
     pub(super) async fn pass_or_fail(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         held: Box<Held>,
     ) -> pingora::Result<()> {
         let status = held.head.status.as_u16();
@@ -96,20 +96,20 @@ impl Context {
             self.spare = Some(held);
             return Err(self.refuse(Kind::UPSTREAM_INVALID));
         }
-        self.pass_held(session, *held).await
+        self.pass_held(client, *held).await
     }
 
     /// Tries what stands in for the answer. If nothing does, the client gets the answer that was not good enough, or the error.
     async fn fall_back(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         fallback: &Fallback,
         error: Box<Error>,
     ) -> pingora::Result<()> {
         let problem = self.refusal.clone();
         let covered = problem.as_ref().is_some_and(|problem| fallback.covers(problem.kind));
         let spare = self.spare.take();
-        if !(covered || spare.is_some()) || has_begun(session) {
+        if !(covered || spare.is_some()) || client.has_begun() {
             return Err(error);
         }
         // Nothing was sent where nobody could be reached.
@@ -117,7 +117,7 @@ impl Context {
         for (number, resort) in fallback.resorts.iter().enumerate() {
             self.refusal = None;
             self.exchange.fallback = Some(resort.name());
-            if let Some(answered) = self.resort(session, (number, resort), fallback, unsent).await {
+            if let Some(answered) = self.resort(client, (number, resort), fallback, unsent).await {
                 self.exchange.reason = problem.filter(|_| spare.is_none()).map(|problem| problem.kind.code);
                 return answered;
             }
@@ -129,7 +129,7 @@ impl Context {
         match spare {
             Some(held) => {
                 self.refusal = None;
-                self.pass_held(session, *held).await
+                self.pass_held(client, *held).await
             }
             None => Err(error),
         }
@@ -139,7 +139,7 @@ impl Context {
     /// sent twice (`retry.methods`).
     async fn resort(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         (number, resort): (usize, &Resort),
         fallback: &Fallback,
         unsent: bool,
@@ -151,11 +151,11 @@ impl Context {
                     .clone()
                     .filter(|old| !old.is_invalid() && !old.facts.must_revalidate && !old.facts.no_cache)?;
                 let status = CacheStatus { forwarded: Some(Forwarded::Stale), ..CacheStatus::default() };
-                Some(self.give_old(session, &stored, status).await)
+                Some(self.give_old(client, &stored, status).await)
             }
             Resort::Respond(respond) => {
-                let reply = respond.reply(session.req_header(), &self.exchange);
-                Some(self.respond(session, reply).await)
+                let reply = respond.reply(client.request(), &self.exchange);
+                Some(self.respond(client, reply).await)
             }
             // A part of the body has been sent and cannot be again.
             Resort::Upstream(_) if !self.replay.is_whole() => None,
@@ -164,8 +164,8 @@ impl Context {
                 self.finish_attempt();
                 self.attempts = Attempts::of_resort(number);
                 (self.holds, self.caching) = (true, None);
-                let relayed = match self.begin_attempts(session) {
-                    Ok(()) => self.relay(session).await,
+                let relayed = match self.begin_attempts(client) {
+                    Ok(()) => self.relay(client).await,
                     Err(error) => Err(error),
                 };
                 match relayed {
@@ -173,9 +173,9 @@ impl Context {
                         held.put_back();
                         None
                     }
-                    Ok(Some(held)) => Some(self.pass_held(session, *held).await),
+                    Ok(Some(held)) => Some(self.pass_held(client, *held).await),
                     Ok(None) => Some(Ok(())),
-                    Err(_) if !has_begun(session) && self.refusal.is_some() => None,
+                    Err(_) if !client.has_begun() && self.refusal.is_some() => None,
                     Err(error) => Some(Err(error)),
                 }
             }

@@ -1,11 +1,11 @@
 //! How a body is told from what follows it, said anew for each connection (RFC 9112 section 6).
 
+use super::client::Client;
 use crate::exchange::ResponseHead;
 use crate::reply::Kind;
 use crate::upstream::Framing;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Version};
-use pingora::proxy::Session;
 
 /// Says how a request's body is told from what follows: by its length if that is known, else by chunks; and nothing about one
 /// that is not there (RFC 9112 section 6).
@@ -29,13 +29,13 @@ pub(super) fn request_framing(headers: &mut HeaderMap, empty: bool) -> Result<Fr
 }
 
 /// Says how the body is told from what follows, when it does not say so itself.
-pub(super) fn frame(session: &mut Session, head: &mut ResponseHead, ends: bool) {
+pub(super) fn frame(client: &mut Client<'_>, head: &mut ResponseHead, ends: bool) {
     head.headers.remove(TRANSFER_ENCODING);
     if head.headers.contains_key(CONTENT_LENGTH) {
         return;
     }
     if ends {
-        let request = session.req_header();
+        let request = client.request();
         // Over HTTP/1.1 an answer that says nothing goes on to the end of the connection.
         let is_told = request.method == Method::HEAD
             || head.status.is_informational()
@@ -46,10 +46,10 @@ pub(super) fn frame(session: &mut Session, head: &mut ResponseHead, ends: bool) 
         }
         return;
     }
-    match session.req_header().version {
+    match client.request().version {
         Version::HTTP_11 => drop(head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
         // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 section 6.1).
-        Version::HTTP_10 => session.set_keepalive(None),
+        Version::HTTP_10 => client.close(),
         // Frames say it.
         _ => {}
     }

@@ -1,6 +1,7 @@
 //! Giving a client what is stored, while it may still be coming.
 
 use super::Context;
+use super::client::Client;
 use crate::cache::policy::{Given, answer_to};
 use crate::cache::range::Piece;
 use crate::cache::status::CacheStatus;
@@ -8,10 +9,8 @@ use crate::cache::{Body, Broken, Reader, Stored, Taken};
 use crate::exchange::ResponseHead;
 use crate::reply::Kind;
 use bytes::Bytes;
+use http::Method;
 use http::header::CONTENT_LENGTH;
-use http::{Method, Version};
-use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
 use std::ops::Range;
 
 /// How many pieces go to the client at once.
@@ -30,10 +29,11 @@ pub(super) struct Told {
 }
 
 /// What goes to the client, piece by piece.
-struct Outlet<'a> {
+struct Outlet<'a, 'c> {
     ctx: &'a mut Context,
-    session: &'a mut Session,
-    tasks: Vec<HttpTask>,
+    client: &'a mut Client<'c>,
+    /// Pieces that were added and not sent.
+    added: usize,
     /// The last piece so far: only with the next one is it known whether anything follows.
     last: Option<Bytes>,
 }
@@ -45,13 +45,13 @@ impl Context {
     /// As from the engine; one of the body that is still coming carries a refusal.
     pub(super) async fn give(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         stored: &Stored<Body>,
         told: Told,
     ) -> pingora::Result<()> {
         let whole = told.reader.or_else(|| stored.body.reader(0, u64::MAX));
         let whole = whole.ok_or_else(|| self.refuse(Kind::UPSTREAM_CLOSED))?;
-        let request = session.req_header();
+        let request = client.request();
         // Parts are taken only of what is there as a whole.
         let given = answer_to(request, stored, stored.body.complete_len());
         let length = stored.body.complete_len().or_else(|| declared(&stored.head));
@@ -59,12 +59,11 @@ impl Context {
             (Some(original), Given::Whole) => *original,
             _ => given.head(stored, told.age, length),
         };
-        head.version = Version::HTTP_11;
         let ends = request.method == Method::HEAD || !has_body(&given, &head) || length == Some(0);
         told.status.append(&mut head.headers);
-        self.send_head(session, &mut head, ends);
-        let mut outlet = Outlet { ctx: self, session, tasks: Vec::with_capacity(2), last: None };
-        outlet.tasks.push(HttpTask::Header(Box::new(head.into()), ends));
+        self.send_head(client, &mut head, ends);
+        client.answer(head, ends);
+        let mut outlet = Outlet { ctx: self, client, added: 0, last: None };
         if !ends {
             outlet.body(&given, &stored.body, whole).await?;
         }
@@ -72,7 +71,7 @@ impl Context {
     }
 }
 
-impl Outlet<'_> {
+impl Outlet<'_, '_> {
     async fn body(&mut self, given: &Given, body: &Body, whole: Reader) -> pingora::Result<()> {
         match given {
             Given::Part { part, .. } => self.range(body, part.clone()).await,
@@ -123,7 +122,7 @@ impl Outlet<'_> {
                 biased;
                 next = reader.next() => return Ok(next),
                 // What it sends meanwhile is its next request.
-                client = self.session.downstream_session.read_body_or_idle(true) => {
+                client = self.client.read(false) => {
                     client.map_err(|error| error.into_down())?;
                 }
             }
@@ -134,8 +133,8 @@ impl Outlet<'_> {
         if let Some(before) = self.last.replace(bytes) {
             self.add(before, false)?;
         }
-        if self.tasks.len() >= PIECES {
-            return self.write().await;
+        if self.added >= PIECES {
+            return self.send().await;
         }
         Ok(())
     }
@@ -143,7 +142,8 @@ impl Outlet<'_> {
     fn add(&mut self, bytes: Bytes, ends: bool) -> pingora::Result<()> {
         let bytes = self.ctx.encode(bytes, ends).map_err(|kind| self.ctx.refuse(kind))?;
         if ends || !bytes.is_empty() {
-            self.tasks.push(HttpTask::Body(Some(bytes), ends));
+            self.client.push(bytes, ends)?;
+            self.added += 1;
         }
         Ok(())
     }
@@ -153,17 +153,16 @@ impl Outlet<'_> {
         if let Some(last) = self.last.take() {
             self.add(last, false)?;
         }
-        self.ctx.flush_encoder(&mut self.tasks).map_err(|kind| self.ctx.refuse(kind))?;
-        self.write().await
+        let held_back = self.ctx.held_back().map_err(|kind| self.ctx.refuse(kind))?;
+        if !held_back.is_empty() {
+            self.client.push(held_back, false)?;
+        }
+        self.send().await
     }
 
-    async fn write(&mut self) -> pingora::Result<()> {
-        if self.tasks.is_empty() {
-            return Ok(());
-        }
-        let tasks = std::mem::replace(&mut self.tasks, Vec::with_capacity(PIECES));
-        let written = self.session.as_mut().response_duplex_vec(tasks).await;
-        written.map(drop).map_err(|error| error.into_down())
+    async fn send(&mut self) -> pingora::Result<()> {
+        self.added = 0;
+        self.client.send().await
     }
 
     async fn end(mut self, ended: bool) -> pingora::Result<()> {
@@ -171,7 +170,7 @@ impl Outlet<'_> {
             let last = self.last.take().unwrap_or_default();
             self.add(last, true)?;
         }
-        self.write().await
+        self.send().await
     }
 }
 

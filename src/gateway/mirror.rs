@@ -2,6 +2,7 @@
 //! sends the copy, and the request knows nothing of it.
 
 use super::Context;
+use super::client::Client;
 use super::detached::{self, Asked, Patience};
 use crate::actions::{Mirror, Place};
 use crate::exchange::RequestHead;
@@ -13,7 +14,6 @@ use crate::upstream::{Framing, Lease, Outgoing};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue};
-use pingora::proxy::Session;
 use std::sync::Arc;
 use tokio::time::timeout;
 
@@ -63,7 +63,7 @@ impl Drop for Copied {
 
 impl Context {
     /// Begins an attempt's copy: the first time by lot, and once more from the beginning of its body.
-    pub(super) fn begin_copy(&mut self, session: &mut Session) {
+    pub(super) fn begin_copy(&mut self, client: &mut Client<'_>) {
         let Some(route) = self.route.as_ref().filter(|route| route.mirror.is_some()) else { return };
         let Some(mirror) = &route.mirror else { return };
         if !std::mem::replace(&mut self.mirrored, true) {
@@ -72,13 +72,13 @@ impl Context {
             copied.pieces.clear();
             copied.left = mirror.max_body;
         }
-        if session.as_mut().is_body_empty() {
-            self.send_copy(session);
+        if client.is_body_empty() {
+            self.send_copy(client);
         }
     }
 
     /// Copies a piece of the request's body; after the last one the copy goes out.
-    pub(super) fn copy_body(&mut self, session: &Session, piece: Option<&Bytes>, end: bool) {
+    pub(super) fn copy_body(&mut self, client: &Client<'_>, piece: Option<&Bytes>, end: bool) {
         let Some(copied) = &mut self.copied else { return };
         if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
             let Some(left) = copied.left.checked_sub(piece.len()) else {
@@ -89,7 +89,7 @@ impl Context {
             copied.pieces.push(piece.clone());
         }
         if end {
-            self.send_copy(session);
+            self.send_copy(client);
         }
     }
 
@@ -103,12 +103,12 @@ impl Context {
     }
 
     /// Gives the copy to a task of its own.
-    fn send_copy(&mut self, session: &Session) {
+    fn send_copy(&mut self, client: &Client<'_>) {
         let Some(mut copied) = self.copied.take() else { return };
         let Some(place) = copied.place.take() else { return };
         let (route, pieces) = (copied.route.clone(), std::mem::take(&mut copied.pieces));
         let Some(mirror) = &route.mirror else { return };
-        match self.shadow(&route, mirror, session, pieces, place) {
+        match self.shadow(&route, mirror, client, pieces, place) {
             Ok(shadow) => drop(tokio::spawn(shadow.run())),
             Err(kind) => {
                 log::debug!("a request could not be mirrored to {}: {}", mirror.arm.name, kind.code);
@@ -121,11 +121,11 @@ impl Context {
         &self,
         route: &Arc<Route>,
         mirror: &Mirror,
-        session: &Session,
+        client: &Client<'_>,
         pieces: Vec<Bytes>,
         place: Place,
     ) -> Result<Shadow, Kind> {
-        let request: &RequestHead = session.req_header();
+        let request: &RequestHead = client.request();
         let key = mirror.arm.key.as_ref().and_then(|key| key.hash(request, &self.exchange));
         let key = key.map(u64::to_le_bytes);
         let lease = mirror.arm.upstream.pick(key.as_ref().map(<[u8; 8]>::as_slice), &[]);

@@ -4,10 +4,10 @@
 //! the head of an answer and the pauses within.
 
 use super::Context;
+use super::client::Client;
 use super::framing::request_framing;
 use super::pace::Pace;
 use super::replay::most_kept;
-use super::respond::pass_interim;
 use crate::attempt::Failed;
 use crate::exchange::{RequestHead, ResponseHead, has_token};
 use crate::forward;
@@ -20,8 +20,6 @@ use bytes::Bytes;
 use http::header::{HOST, TE};
 use http::{HeaderValue, StatusCode, Version};
 use pingora::Error;
-use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
 use pingora::time::timeout;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -102,7 +100,7 @@ impl Context {
     ///
     /// # Errors
     /// As from the engine; an error of the target carries a refusal.
-    pub(super) async fn relay(&mut self, session: &mut Session) -> pingora::Result<Option<Box<Held>>> {
+    pub(super) async fn relay(&mut self, client: &mut Client<'_>) -> pingora::Result<Option<Box<Held>>> {
         let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
         self.replay.keep_at_most(most_kept(&route));
         loop {
@@ -110,7 +108,7 @@ impl Context {
             let lease = self.attempts.hold(&route, &mut self.exchange);
             let pool = lease.map(|lease| lease.target().pool().clone());
             let pool = pool.map_err(|problem| self.refuse(problem))?;
-            if let Tried::Answered(held) = self.attempt(session, &route, pool).await? {
+            if let Tried::Answered(held) = self.attempt(client, &route, pool).await? {
                 return Ok(held);
             }
         }
@@ -119,7 +117,7 @@ impl Context {
     /// Has the request answered by the target that is held.
     async fn attempt(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         route: &Route,
         pool: Arc<Pool>,
     ) -> pingora::Result<Tried> {
@@ -127,12 +125,12 @@ impl Context {
         let upgrade = self.websocket && pool.has_http1();
         let mut replaced = 0;
         loop {
-            let request = match self.outgoing(session, upgrade) {
+            let request = match self.outgoing(client, upgrade) {
                 Ok(request) => request,
                 Err(problem) => return Err(self.give_up(route, problem)),
             };
             if !upgrade {
-                self.begin_copy(session);
+                self.begin_copy(client);
             }
             let Some(mut target) = self.connection(route, &pool, upgrade).await? else {
                 return Ok(Tried::Failed);
@@ -141,7 +139,7 @@ impl Context {
             if upgrade {
                 target.offer(forward::WEBSOCKET);
             }
-            let end = match self.ask(session, &mut target, route).await {
+            let end = match self.ask(client, &mut target, route).await {
                 Ok(Course::Head(head, ends)) => {
                     return Ok(Tried::Answered(Some(Box::new(Held { head: *head, ends, target, pool }))));
                 }
@@ -155,7 +153,7 @@ impl Context {
                 Err(end) => end,
             };
             if replaced == REPLACED || !self.may_replace(&target, &end) {
-                return self.failed(session, route, (target, &pool), end);
+                return self.failed(client, route, (target, &pool), end);
             }
             replaced += 1;
         }
@@ -169,7 +167,7 @@ impl Context {
     /// Ends an attempt that brought no answer.
     fn failed(
         &mut self,
-        session: &Session,
+        client: &Client<'_>,
         route: &Route,
         (mut target, pool): (Conversation, &Pool),
         end: End,
@@ -191,7 +189,7 @@ impl Context {
                 if kind == Kind::UPSTREAM_TIMEOUT {
                     target.doubt();
                 }
-                let failed = self.failure(session, &target, kind);
+                let failed = self.failure(client, &target, kind);
                 self.attempts.failed(route, &mut self.exchange, kind);
                 match failed.is_some_and(|failed| self.attempts.goes_on(route, &self.exchange, failed)) {
                     true => Ok(Tried::Failed),
@@ -205,13 +203,13 @@ impl Context {
     ///
     /// # Errors
     /// As from the engine; an error of the target carries a refusal.
-    pub(super) async fn pass_held(&mut self, session: &mut Session, held: Held) -> pingora::Result<()> {
+    pub(super) async fn pass_held(&mut self, client: &mut Client<'_>, held: Held) -> pingora::Result<()> {
         let route = self.route.clone().ok_or_else(|| self.refuse(Kind::INTERNAL))?;
         let Held { head, ends, mut target, pool } = held;
         self.holds = false;
         self.replay.forget();
-        let passed = match self.pass_on(session, &mut target, Part::Head(head, ends)).await {
-            Ok(_) => self.converse(session, &mut target, &route).await.map(drop),
+        let passed = match self.pass_on(client, &mut target, Part::Head(head, ends)).await {
+            Ok(_) => self.converse(client, &mut target, &route).await.map(drop),
             Err(end) => Err(end),
         };
         let error = match passed {
@@ -268,8 +266,8 @@ impl Context {
     }
 
     /// What is to be known of an attempt that the target failed; `None` when part of its answer has gone to the client.
-    fn failure(&self, session: &Session, target: &Conversation, kind: Kind) -> Option<Failed> {
-        if has_begun(session) {
+    fn failure(&self, client: &Client<'_>, target: &Conversation, kind: Kind) -> Option<Failed> {
+        if client.has_begun() {
             return None;
         }
         let trouble = outcome::attempt(kind).and_then(outcome::trouble)?;
@@ -291,29 +289,29 @@ impl Context {
     /// Sends the request and passes the answer on, both at once.
     async fn ask(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         target: &mut Conversation,
         route: &Route,
     ) -> Result<Course, End> {
-        self.begin_body(session, target).await?;
-        self.converse(session, target, route).await
+        self.begin_body(client, target).await?;
+        self.converse(client, target, route).await
     }
 
     /// Goes on with what has begun.
     async fn converse(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         target: &mut Conversation,
         route: &Route,
     ) -> Result<Course, End> {
-        let mut turn = Turn { asked: session.as_mut().is_body_done(), client_first: false };
+        let mut turn = Turn { asked: client.is_body_done(), client_first: false };
         let mut pace = (!turn.asked).then(|| self.pace(route));
         while !(target.is_over() || turn.asked && target.is_answered()) {
-            let (limit, late) = self.limit(target, turn.asked, session, route, pace.as_ref());
+            let (limit, late) = self.limit(target, turn.asked, client, route, pace.as_ref());
             let (limit, late) = self.in_time(limit, late);
             let waited =
                 pace.as_mut().filter(|_| late == Kind::CLIENT_TIMEOUT).map(|pace| (pace, Instant::now()));
-            let happened = happens(session, target, turn);
+            let happened = happens(client, target, turn);
             let happened = timeout(limit, happened).await.map_err(|_| End::Target(late))?;
             if let Some((pace, since)) = waited {
                 pace.waited_since(since);
@@ -328,14 +326,14 @@ impl Context {
                     // A target that says much must not keep the client from saying something.
                     turn.client_first = !turn.asked;
                     self.inspect(&part, route)?;
-                    if let Some((head, ends)) = self.pass_on(session, target, part).await? {
+                    if let Some((head, ends)) = self.pass_on(client, target, part).await? {
                         return Ok(Course::Head(head, ends));
                     }
                 }
                 Happened::Target(Err(fault)) => return Err(fault.into()),
                 Happened::Client(Ok(_)) if turn.asked => {}
                 Happened::Client(Ok(piece)) => {
-                    turn.asked = self.pass_body(session, target, piece)?;
+                    turn.asked = self.pass_body(client, target, piece)?;
                 }
                 Happened::Client(Err(error)) => return Err(End::Client(error.into_down())),
             }
@@ -365,7 +363,7 @@ impl Context {
         &self,
         target: &Conversation,
         asked: bool,
-        session: &Session,
+        client: &Client<'_>,
         route: &Route,
         pace: Option<&Pace>,
     ) -> (Duration, Kind) {
@@ -374,7 +372,7 @@ impl Context {
             return (quiet, Kind::UPSTREAM_TIMEOUT);
         }
         if asked {
-            let began = has_begun(session);
+            let began = client.has_begun();
             let limit = if began { quiet } else { self.attempts.response_within(route) };
             return (limit, Kind::UPSTREAM_TIMEOUT);
         }
@@ -386,8 +384,8 @@ impl Context {
     }
 
     /// Makes the head of an attempt.
-    pub(super) fn outgoing(&mut self, session: &mut Session, upgrade: bool) -> Result<Outgoing, Problem> {
-        let request: &RequestHead = session.req_header();
+    pub(super) fn outgoing(&mut self, client: &mut Client<'_>, upgrade: bool) -> Result<Outgoing, Problem> {
+        let request: &RequestHead = client.request();
         let lease = self.attempts.lease().ok_or(Kind::INTERNAL)?;
         let mut head = self.head_for(request, lease.target())?;
         let trailers = takes_trailers(request) || self.is_web_call();
@@ -399,7 +397,7 @@ impl Context {
         self.body_left = self.body_max();
         self.exchange.bytes_in = 0;
         self.begin_call(&mut head)?;
-        let framing = request_framing(&mut head.headers, session.as_mut().is_body_empty())?;
+        let framing = request_framing(&mut head.headers, client.is_body_empty())?;
         if let Some(caching) = &mut self.caching {
             caching.ask(&mut head);
         }
@@ -422,17 +420,17 @@ impl Context {
     }
 
     /// What there is of the body already goes out with the head: what an attempt before has read, or what has come by now.
-    async fn begin_body(&mut self, session: &mut Session, target: &mut Conversation) -> Result<(), End> {
-        if session.as_mut().is_body_empty() {
+    async fn begin_body(&mut self, client: &mut Client<'_>, target: &mut Conversation) -> Result<(), End> {
+        if client.is_body_empty() {
             return Ok(());
         }
         let piece = match self.replay.take() {
             Some(read) => Some(Ok(Some(read))),
-            None if session.as_mut().is_body_done() => Some(Ok(None)),
-            None => at_once(session.downstream_session.read_body_or_idle(false)).await,
+            None if client.is_body_done() => Some(Ok(None)),
+            None => at_once(client.read(true)).await,
         };
         match piece {
-            Some(Ok(piece)) => drop(self.pass_body(session, target, piece)?),
+            Some(Ok(piece)) => drop(self.pass_body(client, target, piece)?),
             Some(Err(error)) => return Err(End::Client(error.into_down())),
             None => {}
         }
@@ -442,17 +440,17 @@ impl Context {
     /// Passes a piece of the request's body on; `None` is its end. Gives whether it was the last one.
     fn pass_body(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         target: &mut Conversation,
         piece: Option<Bytes>,
     ) -> Result<bool, End> {
-        let end = piece.is_none() || session.as_mut().is_body_done();
+        let end = piece.is_none() || client.is_body_done();
         self.take_body(piece.as_ref()).map_err(End::Client)?;
         if let Some(piece) = &piece {
             self.replay.keep(piece);
         }
         let piece = self.decode(piece, end).map_err(End::Client)?;
-        self.copy_body(session, piece.as_ref(), end);
+        self.copy_body(client, piece.as_ref(), end);
         target.send(piece.unwrap_or_default(), end)?;
         Ok(end)
     }
@@ -460,12 +458,11 @@ impl Context {
     /// Passes a part of the answer on, and with it what else is there; gives its head, if that is held back.
     async fn pass_on(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         target: &mut Conversation,
         part: Part,
     ) -> Result<Option<(Box<ResponseHead>, bool)>, End> {
-        let mut tasks = Vec::with_capacity(2);
-        let (mut next, mut fault, mut held) = (Some(part), None, None);
+        let (mut next, mut fault, mut held, mut added) = (Some(part), None, None, 0);
         while let Some(part) = next.take() {
             match part {
                 Part::Head(head, ends) if self.holds && !head.status.is_informational() => {
@@ -474,59 +471,59 @@ impl Context {
                 }
                 // What follows an interim answer is looked at before it is passed on.
                 Part::Head(head, _) if head.status.is_informational() => {
-                    pass_interim(session, head).await.map_err(End::Client)?;
+                    client.interim(head).await.map_err(End::Client)?;
                     break;
                 }
-                part => self.add(session, part, &mut tasks)?,
+                part => {
+                    self.add(client, part).inspect_err(|_| client.take_back())?;
+                    added += 1;
+                }
             }
-            if tasks.len() < PARTS {
+            if added < PARTS {
                 match target.buffered() {
                     Ok(part) => next = part,
                     Err(found) => fault = Some(found),
                 }
             }
         }
-        self.flush_encoder(&mut tasks).map_err(|kind| End::Client(self.refuse(kind)))?;
-        let sent = session.as_mut().response_duplex_vec(tasks).await;
-        sent.map_err(|error| End::Client(error.into_down()))?;
+        let held_back = self.held_back().map_err(|kind| End::Client(self.refuse(kind)))?;
+        if !held_back.is_empty() {
+            client.push(held_back, false).map_err(End::Client)?;
+        }
+        // What waits goes out when the client is listened to, which it is not while the target takes no more of what it said.
+        if fault.is_some() || target.is_sending() || !client.may_gather() {
+            client.send().await.map_err(End::Client)?;
+        }
         fault.map_or(Ok(held), |fault| Err(fault.into()))
     }
 
-    /// Adds what the engine is to write for a part of an answer.
-    fn add(&mut self, session: &mut Session, part: Part, tasks: &mut Vec<HttpTask>) -> Result<(), End> {
+    /// Adds a part of the target's answer to what goes to the client.
+    fn add(&mut self, client: &mut Client<'_>, part: Part) -> Result<(), End> {
         match part {
             Part::Head(mut head, ends) => {
-                head.version = Version::HTTP_11;
-                self.answered(session, &mut head, ends);
-                tasks.push(HttpTask::Header(Box::new(head.into()), ends));
+                self.answered(client, &mut head, ends);
+                client.answer(head, ends);
             }
             Part::Body(piece, ends) => {
                 let piece = self.encode(piece, ends).map_err(|kind| End::Client(self.refuse(kind)))?;
                 if ends || !piece.is_empty() {
-                    tasks.push(HttpTask::Body(Some(piece), ends));
+                    client.push(piece, ends).map_err(End::Client)?;
                 }
             }
-            // To a client over HTTP/1.1 they are left out by the engine, which is allowed (RFC 9110 section 6.5.1).
             Part::Trailers(mut trailers) => {
                 forward::strip_trailers(&mut trailers);
                 if let Some(web) = self.web_answer() {
-                    tasks.push(HttpTask::Body(Some(web.trailers(&trailers)), true));
-                    return Ok(());
+                    return client.push(web.trailers(&trailers), true).map_err(End::Client);
                 }
                 let rest = self.encode(Bytes::new(), true).map_err(|kind| End::Client(self.refuse(kind)))?;
                 if !rest.is_empty() {
-                    tasks.push(HttpTask::Body(Some(rest), false));
+                    client.push(rest, false).map_err(End::Client)?;
                 }
-                tasks.push(HttpTask::Trailer(Some(Box::new(trailers))));
+                client.push_trailers(trailers).map_err(End::Client)?;
             }
         }
         Ok(())
     }
-}
-
-/// Whether anything of the final answer has gone to the client; an interim one says nothing of it (RFC 9110 section 15.2).
-pub(super) fn has_begun(session: &Session) -> bool {
-    session.as_ref().response_written().is_some_and(|head| !head.status.is_informational())
 }
 
 /// Whether the client takes trailers; only of HTTP/2 is that known to be so from end to end.
@@ -552,10 +549,10 @@ impl From<Fault> for End {
 }
 
 /// Waits for what happens next, at the target or at the client.
-async fn happens(session: &mut Session, target: &mut Conversation, turn: Turn) -> Happened {
+async fn happens(client: &mut Client<'_>, target: &mut Conversation, turn: Turn) -> Happened {
     // A client is not asked for more before what it sent is on its way.
     let listens = turn.asked || !target.is_sending();
-    let mut client = pin!(session.downstream_session.read_body_or_idle(turn.asked));
+    let mut client = pin!(client.read(!turn.asked));
     poll_fn(|cx| {
         if turn.client_first
             && listens

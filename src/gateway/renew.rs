@@ -1,6 +1,7 @@
 //! Validation in the background, while what is stored is given (RFC 5861 section 3).
 
 use super::Context;
+use super::client::Client;
 use super::detached::{self, Asked, Patience};
 use super::filling::{self, Filling};
 use crate::attempt::Attempts;
@@ -14,7 +15,6 @@ use crate::route::{Route, Timeouts};
 use crate::upstream::{Conversation, Framing, Outgoing, Pool};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use pingora::proxy::Session;
 use std::sync::Arc;
 
 /// A request that nobody waits for.
@@ -35,13 +35,13 @@ impl Context {
     /// Has a stored answer validated, unless that is under way.
     pub(super) fn renew(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         rules: &Arc<Rules>,
         key: &Key,
         old: &Arc<Stored<Body>>,
     ) {
         let Some(ask) = self.snapshot.cache.renew(key) else { return };
-        if let Some(renewal) = self.renewal(session, rules, ask, old) {
+        if let Some(renewal) = self.renewal(client, rules, ask, old) {
             tokio::spawn(renewal.run());
         }
         // The client's own request goes to no upstream.
@@ -50,16 +50,16 @@ impl Context {
 
     fn renewal(
         &mut self,
-        session: &mut Session,
+        client: &mut Client<'_>,
         rules: &Arc<Rules>,
         ask: Ask,
         old: &Arc<Stored<Body>>,
     ) -> Option<Renewal> {
         let route = self.route.clone()?;
-        self.begin_attempts(session).inspect_err(|_| self.refusal = None).ok()?;
+        self.begin_attempts(client).inspect_err(|_| self.refusal = None).ok()?;
         let pool = self.attempts.lease()?.target().pool().clone();
-        let mut outgoing = self.outgoing(session, false).ok()?.head;
-        let mut request = RequestHead::clone(session.req_header());
+        let mut outgoing = self.outgoing(client, false).ok()?.head;
+        let mut request = RequestHead::clone(client.request());
         (outgoing.method, request.method) = (Method::GET, Method::GET);
         validator(old, &mut outgoing.headers);
         let mut exchange = self.exchange.clone();

@@ -1,22 +1,16 @@
 //! The one writer of answers that tollgate makes itself, and what every answer gets.
 
 use super::Context;
+use super::client::Client;
 use super::framing::frame;
 use crate::exchange::{ResponseHead, declared_body};
 use crate::forward;
 use crate::head::reply_head;
-use crate::listen::connection::keep_date;
+use crate::listen::http1::DRAIN_TIME;
 use crate::reply::Reply;
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, DATE, EXPECT, SET_COOKIE};
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
-use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
+use http::header::{CONTENT_TYPE, EXPECT, SET_COOKIE};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// How long the rest of a request body may take that nobody wants any more.
-pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// A request body no larger than this is read to its end after an early answer, so that the connection can be kept.
 const DRAIN_BYTES: usize = 64 << 10;
@@ -26,13 +20,13 @@ const FALLBACK: HeaderName = HeaderName::from_static("tollgate-fallback");
 
 impl Context {
     /// The head of a target's final answer is there and goes to the client.
-    pub(super) fn answered(&mut self, session: &mut Session, head: &mut ResponseHead, ends: bool) {
+    pub(super) fn answered(&mut self, client: &mut Client<'_>, head: &mut ResponseHead, ends: bool) {
         self.attempts.answered(&mut self.exchange);
         if is_stream(head) {
             self.stream = Some(self.streams.hold());
         }
-        self.passed_cache(session, head);
-        self.send_head(session, head, ends);
+        self.passed_cache(client, head);
+        self.send_head(client, head, ends);
         let sticky = self.route.as_ref().and_then(|route| self.attempts.sticky_field(route, &self.exchange));
         if let Some(field) = sticky {
             head.headers.append(SET_COOKIE, field.clone());
@@ -40,18 +34,17 @@ impl Context {
     }
 
     /// Makes the head of somebody else's answer one for this client.
-    pub(super) fn send_head(&mut self, session: &mut Session, head: &mut ResponseHead, ends: bool) {
+    pub(super) fn send_head(&mut self, client: &mut Client<'_>, head: &mut ResponseHead, ends: bool) {
         forward::strip_hop_by_hop(head);
-        self.decorate(session, head);
-        self.begin_encoding(session, head, ends);
-        frame(session, head, ends);
-        keep_date(&session.downstream_session, head.headers.get(DATE));
+        self.decorate(client, head);
+        self.begin_encoding(client, head, ends);
+        frame(client, head, ends);
     }
 
     /// What every answer gets, whoever made it.
-    pub(super) fn decorate(&mut self, session: &mut Session, head: &mut ResponseHead) {
-        if session.is_process_shutting_down() || self.leaving.load(Ordering::Relaxed) {
-            session.set_keepalive(None);
+    pub(super) fn decorate(&mut self, client: &mut Client<'_>, head: &mut ResponseHead) {
+        if self.leaving.load(Ordering::Relaxed) {
+            client.close();
         }
         self.exchange.status = head.status.as_u16();
         if let Some(resort) = self.exchange.fallback {
@@ -64,46 +57,35 @@ impl Context {
         {
             head.headers.insert(name, arm.value.clone());
         }
-        route.chain.on_response(head, session.req_header(), &self.exchange);
+        route.chain.on_response(head, client.request(), &self.exchange);
     }
 
     /// The one writer of answers that tollgate makes itself.
-    pub(super) async fn respond(&mut self, session: &mut Session, reply: Reply) -> pingora::Result<()> {
+    pub(super) async fn respond(&mut self, client: &mut Client<'_>, reply: Reply) -> pingora::Result<()> {
         let bodiless = matches!(reply.status, 204 | 304);
         let mut head = reply_head(&reply, bodiless);
         self.exchange.reason = reply.reason.or(self.exchange.reason);
         self.exchange.problem = reply.problem;
-        self.decorate(session, &mut head);
-        let without_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
-        let body = self.encode_whole(session, &mut head, reply.body, without_body);
+        self.decorate(client, &mut head);
+        let without_body = bodiless || reply.body.is_empty() || client.request().method == Method::HEAD;
+        let body = self.encode_whole(client, &mut head, reply.body, without_body);
         // A client that waits for 100 may send its next request instead of the body: then nobody can tell the two apart.
-        let waits = session.req_header().headers.contains_key(EXPECT);
-        let small =
-            declared_body(session.req_header()).is_some_and(|declared| declared <= DRAIN_BYTES as u64);
+        let waits = client.request().headers.contains_key(EXPECT);
+        let small = declared_body(client.request()).is_some_and(|declared| declared <= DRAIN_BYTES as u64);
         if small && !waits {
-            session.set_close_on_response_before_downstream_finish(false);
+            client.drain();
         }
-        write(session, head, Some(body).filter(|_| !without_body)).await?;
-        if !waits && !session.as_mut().is_body_done() {
-            drain(session).await;
+        // The stream must end with the head itself: an empty frame behind it is an error to gRPC clients, which then do not look
+        // at the status.
+        client.answer(head, without_body);
+        if !without_body {
+            client.push(body, true)?;
+        }
+        client.send().await?;
+        if !waits && !client.is_body_done() {
+            drain(client).await;
         }
         Ok(())
-    }
-}
-
-/// Writes a whole answer.
-async fn write(session: &mut Session, head: ResponseHead, body: Option<Bytes>) -> pingora::Result<()> {
-    let head = Box::new(head.into());
-    if body.is_none() && session.is_http2() {
-        // The stream must end here: after an error the engine would reset it. And it must end with the head itself: an empty
-        // frame behind it is an error to gRPC clients, which then do not look at the status.
-        let written = session.as_mut().response_duplex_vec(vec![HttpTask::Header(head, true)]).await;
-        return written.map(drop).map_err(|error| error.into_down());
-    }
-    session.write_response_header(head, body.is_none()).await?;
-    match body {
-        Some(body) => session.write_response_body(Some(body), true).await,
-        None => Ok(()),
     }
 }
 
@@ -117,26 +99,14 @@ fn is_stream(head: &ResponseHead) -> bool {
     head.status == StatusCode::SWITCHING_PROTOCOLS || head.headers.get(CONTENT_TYPE).is_some_and(is_streamed)
 }
 
-/// Passes an interim answer on. HTTP/1.0 knows none (RFC 9110 section 15.2).
-pub(super) async fn pass_interim(session: &mut Session, mut head: ResponseHead) -> pingora::Result<()> {
-    if session.req_header().version == Version::HTTP_10 {
-        return Ok(());
-    }
-    head.version = Version::HTTP_11;
-    // To the engine it is an answer ahead of the request's end, after which the connection could not be kept.
-    session.set_close_on_response_before_downstream_finish(false);
-    let task = HttpTask::Header(Box::new(head.into()), false);
-    let sent = session.as_mut().response_duplex_vec(vec![task]).await;
-    session.set_close_on_response_before_downstream_finish(true);
-    sent.map(drop).map_err(|error| error.into_down())
-}
-
 /// Reads what a client is still sending after its answer. Without this the connection or stream would be reset, and clients
 /// that are still writing lose the answer (RFC 9112 section 9.6; RFC 9113 section 8.1 lets us do so, but they do).
-async fn drain(session: &mut Session) {
+async fn drain(client: &mut Client<'_>) {
     let read = async {
         let mut left = DRAIN_BYTES;
-        while let Ok(Some(piece)) = session.read_request_body().await {
+        while !client.is_body_done()
+            && let Ok(Some(piece)) = client.read(true).await
+        {
             match left.checked_sub(piece.len()) {
                 Some(rest) => left = rest,
                 None => return,

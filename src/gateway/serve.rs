@@ -3,115 +3,86 @@
 //! The engine's loop moves a future of 13 KiB to the heap for each request and asks hooks that we do not have.
 
 use super::call::Call;
+use super::client::Client;
 use super::{Context, Gateway};
 use crate::admit;
 use crate::exchange::RequestHead;
 use crate::forward;
-use crate::head::{reply_head, take_request};
-use crate::listen::Listener;
-use crate::listen::connection::facts;
-use crate::listen::framing::Flaw;
+use crate::head::reply_head;
+use crate::listen::framing::{Flaw, glimpse};
+use crate::listen::http1::Session;
 use crate::observe::{Record, record};
 use crate::outcome;
 use crate::reply::{Kind, Problem, Reply};
 use bytes::Bytes;
 use http::{Method, Uri};
 use pingora::Error;
-use pingora::protocols::Stream;
-use pingora::protocols::http::{ReusableHttpStream, ServerSession};
-use pingora::proxy::{ProxyHttp, Session};
-
-/// What became of a request.
-pub enum Served {
-    /// It was answered, and the connection may carry another one.
-    Kept(ReusableHttpStream),
-    /// The connection has ended with it.
-    Over,
-}
+use pingora::proxy::ProxyHttp;
 
 impl Gateway {
-    /// Serves the request whose head an HTTP/1.1 `session` has read.
-    pub async fn serve(&self, mut session: Session) -> Served {
+    /// Serves the request whose head an HTTP/1.1 `session` has read. Gives the session back if it may carry another one.
+    pub async fn serve(&self, mut session: Box<Session>) -> Option<Box<Session>> {
         let mut ctx = self.new_ctx();
-        let answered = match ctx.admit(&mut session).await {
+        let client = &mut Client::Http1(&mut session);
+        let answered = match ctx.admit(client).await {
             Ok(None) => {
-                ctx.websocket = may_switch(&mut session);
-                ctx.answer(&mut session).await
+                ctx.websocket = may_switch(client);
+                ctx.answer(client).await
             }
-            Ok(Some(reply)) => ctx.respond(&mut session, reply).await,
+            Ok(Some(reply)) => ctx.respond(client, reply).await,
             Err(problem) => {
-                let reply = problem.reply(session.req_header(), &ctx.exchange);
-                ctx.respond(&mut session, reply).await
+                let reply = problem.reply(client.request(), &ctx.exchange);
+                ctx.respond(client, reply).await
             }
         };
         if let Err(error) = &answered {
-            self.fail_to_proxy(&mut session, error, &mut ctx).await;
+            self.fail(client, error, &mut ctx).await;
         }
         if let Some(switched) = ctx.switched.take() {
             // Boxed: few requests come here, and what a tunnel needs would be in the way of all others.
             Box::pin(self.tunnel(session, switched, ctx)).await;
-            return Served::Over;
+            return None;
         }
-        self.record(session.req_header(), session.body_bytes_sent(), &mut ctx);
-        match answered {
-            Ok(()) => {
-                session.downstream_session.finish().await.ok().flatten().map_or(Served::Over, Served::Kept)
-            }
-            Err(_) => Served::Over,
-        }
+        self.record(session.request(), session.body_sent(), &mut ctx);
+        (answered.is_ok() && session.finish().await).then_some(session)
     }
 
     /// Answers the watchdog, which asks whether requests find their route: with 204, whichever it is. Not recorded.
-    pub async fn answer_probe(&self, mut session: Session) {
+    pub async fn answer_probe(&self, mut session: Box<Session>) {
         let mut ctx = self.new_ctx();
+        let client = &mut Client::Http1(&mut session);
         // Whether there is a route does not matter: the table was asked.
-        let _ = ctx.locate(&mut session);
+        let _ = ctx.locate(client);
         // No step has seen the request, so none shall see its answer.
         ctx.route = None;
-        session.set_keepalive(None);
+        client.close();
         let reply =
             Reply { status: 204, headers: Vec::new(), body: Bytes::new(), reason: None, problem: None };
-        match ctx.respond(&mut session, reply).await {
-            Ok(()) => drop(session.downstream_session.finish().await),
+        match ctx.respond(client, reply).await {
+            Ok(()) => drop(session.finish().await),
             Err(error) => log::debug!("the watchdog was not answered: {error}"),
         }
     }
 
-    /// Answers what is no request (RFC 9112 section 3), and records it with what could be made out of `told`: a method and a
-    /// target. Gives the connection, on which nothing more will be sent.
-    pub async fn refuse_head(
-        &self,
-        mut session: Session,
-        flaw: Flaw,
-        told: Option<(&[u8], &[u8])>,
-    ) -> Option<Stream> {
+    /// Answers what is no request (RFC 9112 section 3), and records it with what can be made out of it: a method and a target.
+    pub async fn refuse_head(&self, session: &mut Session, flaw: Flaw) {
         let mut ctx = self.new_ctx();
-        let request = made_out(told);
-        if let Some(facts) = facts(session.digest())
-            && let Some(listener) = ctx.snapshot.listeners.get(usize::from(facts.listener))
-        {
-            admit::identify(&mut ctx.exchange, &request, facts, listener, &ctx.snapshot.telemetry);
+        let request = made_out(glimpse(session.ahead()));
+        if let Some(listener) = ctx.snapshot.listeners.get(usize::from(session.facts().listener)) {
+            admit::identify(&mut ctx.exchange, &request, session.facts(), listener, &ctx.snapshot.telemetry);
         }
         let reply = Problem::from(flaw.kind()).detail(flaw.detail()).reply(&request, &ctx.exchange);
         let mut head = reply_head(&reply, false);
         head.headers.insert(&ctx.snapshot.telemetry.request_id, ctx.exchange.request_id.clone());
         (ctx.exchange.status, ctx.exchange.reason) = (reply.status, Some(flaw.code()));
-        session.set_keepalive(None);
-        let answer = session.as_mut();
-        let written = match answer.write_response_header(Box::new(head.into())).await {
-            Ok(()) => answer.write_response_body(reply.body, true).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
+        session.close();
+        session.answer(head, false);
+        if let Err(error) = session.push(reply.body, true) {
             log::debug!("an answer could not be written: {error}");
         }
-        answer.shutdown().await;
+        session.shutdown().await;
         self.count_refused(flaw, &ctx);
-        self.record(&request, session.body_bytes_sent(), &mut ctx);
-        match *session.downstream_session {
-            ServerSession::H1(session) => Some(session.into_inner()),
-            _ => None,
-        }
+        self.record(&request, session.body_sent(), &mut ctx);
     }
 
     /// Notes what was wrong with a request's body, as exactly as what is wrong with a head.
@@ -129,14 +100,14 @@ impl Gateway {
     }
 
     /// The one record of a request.
-    pub(super) fn record(&self, request: &RequestHead, bytes_out: usize, ctx: &mut Context) {
+    pub(super) fn record(&self, request: &RequestHead, bytes_out: u64, ctx: &mut Context) {
         let listener = ctx.snapshot.listeners.get(usize::from(ctx.exchange.listener));
         let route = ctx.route.as_deref();
         let line = Record {
             exchange: &ctx.exchange,
             request,
             route: route.map(|route| &route.fields),
-            bytes_out: bytes_out as u64,
+            bytes_out,
             listener: listener.map_or("", |listener| listener.name.as_str()),
         };
         let metrics = route.map_or(&ctx.snapshot.unrouted, |route| &route.metrics);
@@ -157,10 +128,10 @@ impl Gateway {
 
 impl Context {
     /// From the head of the request through the steps; gives the answer when it is made here.
-    pub(super) async fn admit(&mut self, session: &mut Session) -> Result<Option<Reply>, Problem> {
-        let located = self.locate(session);
+    pub(super) async fn admit(&mut self, client: &mut Client<'_>) -> Result<Option<Reply>, Problem> {
+        let located = self.locate(client);
         self.keep_back_floods().and(located)?;
-        self.enter(session.req_header()).await
+        self.enter(client.request()).await
     }
 
     /// Refuses a client that sends too many requests, whatever they are.
@@ -175,26 +146,24 @@ impl Context {
     }
 
     /// From the head of the request to its route; there is none where every request is sent to https.
-    fn locate(&mut self, session: &mut Session) -> Result<(), Problem> {
-        let facts = facts(session.digest()).cloned().ok_or(Kind::INTERNAL)?;
+    fn locate(&mut self, client: &mut Client<'_>) -> Result<(), Problem> {
+        let facts = client.facts().cloned().ok_or(Kind::INTERNAL)?;
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
-        set_up(session, listener);
-        let head = session.req_header_mut();
-        let target = admit::check_target(head.raw_path(), &head.method);
-        let mut parts = take_request(head);
-        admit::identify(&mut self.exchange, &parts, &facts, listener, &self.snapshot.telemetry);
-        let found = target.and_then(|()| match admit::is_redirected(&self.exchange, listener) {
-            true => admit::check_redirected(&parts, listener).map(|()| None),
-            false => admit::check_direction(&parts, &facts, listener)
-                .and_then(|()| admit::find(&mut parts, listener, facts.listener, &self.snapshot))
-                .map(Some),
+        let (exchange, snapshot) = (&mut self.exchange, &self.snapshot);
+        let found = client.change_request(|head| {
+            let target = admit::check_target(head);
+            admit::identify(exchange, head, &facts, listener, &snapshot.telemetry);
+            target.and_then(|()| match admit::is_redirected(exchange, listener) {
+                true => admit::check_redirected(head, listener).map(|()| None),
+                false => admit::check_direction(head, &facts, listener)
+                    .and_then(|()| admit::find(head, listener, facts.listener, snapshot))
+                    .map(Some),
+            })
         });
-        *head = parts.into();
         let Some((route, params)) = found? else { return Ok(()) };
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
         self.exchange.params = params;
-        session.set_read_timeout(Some(route.timeouts.idle));
-        session.set_write_timeout(Some(route.timeouts.idle));
+        client.send_idle(route.timeouts.idle.min(listener.limits.send_idle));
         self.route = Some(route);
         Ok(())
     }
@@ -227,17 +196,6 @@ fn made_out(told: Option<(&[u8], &[u8])>) -> RequestHead {
 
 /// Whether the client asks for a WebSocket. With a body it would have to be sent whole before the protocol changes (RFC 9110
 /// section 7.8); nobody does that, so such a request is taken as one that asks for nothing.
-fn may_switch(session: &mut Session) -> bool {
-    session.is_upgrade_req()
-        && forward::asks_for_websocket(session.req_header())
-        && session.as_mut().is_body_empty()
-}
-
-/// What the engine must be told for each request, because its own defaults are to wait for ever.
-fn set_up(session: &mut Session, listener: &Listener) {
-    if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(listener.limits.keepalive.as_secs().max(1)));
-    }
-    session.set_total_drain_timeout(Some(super::respond::DRAIN_TIME));
-    session.set_pipelining_enabled(true);
+fn may_switch(client: &mut Client<'_>) -> bool {
+    forward::asks_for_websocket(client.request()) && client.is_body_empty()
 }

@@ -7,20 +7,18 @@
 mod frames;
 mod lane;
 
+use super::client::Client;
 use super::{Context, Gateway};
 use crate::exchange::ResponseHead;
 use crate::forward;
-use crate::head::take_request;
-use crate::listen::connection::Socket;
+use crate::listen::connection::{Connection, Socket};
+use crate::listen::http1::Session;
 use crate::reply::Kind;
 use crate::route::Timeouts;
 use crate::upstream::http1::Switched;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use frames::Frames;
 use lane::{Failed, Lane};
-use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
-use pingora::proxy::Session;
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
@@ -36,34 +34,23 @@ const FAREWELL: Duration = Duration::from_millis(900);
 
 impl Gateway {
     /// Grants the client what the target has granted, carries what is said, and records the request when all is said.
-    pub(super) async fn tunnel(&self, mut session: Session, switched: Box<Switched>, mut ctx: Box<Context>) {
+    pub(super) async fn tunnel(
+        &self,
+        mut session: Box<Session>,
+        switched: Box<Switched>,
+        mut ctx: Box<Context>,
+    ) {
         let Switched { mut head, socket, read } = *switched;
         forward::grant_websocket(&mut head);
-        ctx.answered(&mut session, &mut head, true);
-        let request = take_request(session.req_header_mut());
+        ctx.answered(&mut Client::Http1(&mut session), &mut head, true);
+        let request = session.take_request();
         let timeouts = ctx.route.as_ref().map(|route| route.timeouts).unwrap_or_default();
-        let mut bytes_out = 0;
-        match take_stream(session).await {
-            Some((client, ahead)) => {
-                let mut tunnel = Tunnel::new((client, ahead), (socket, read), &head);
-                let end = tunnel.carry(&timeouts, self.closing.subscribe()).await;
-                ctx.exchange.reason = end.map(|kind| kind.code);
-                ctx.exchange.bytes_in = tunnel.up.carried();
-                bytes_out = tunnel.bytes_out();
-            }
-            None => ctx.exchange.reason = Some(Kind::INTERNAL.code),
-        }
-        self.record(&request, bytes_out, &mut ctx);
+        let mut tunnel = Tunnel::new(session.into_parts(), (socket, read), &head);
+        let end = tunnel.carry(&timeouts, self.closing.subscribe()).await;
+        ctx.exchange.reason = end.map(|kind| kind.code);
+        ctx.exchange.bytes_in = tunnel.up.carried();
+        self.record(&request, tunnel.bytes_out(), &mut ctx);
     }
-}
-
-/// Takes a client's connection out of its session, with what was read of it beyond the request. A session gives both away
-/// only if the connection can carry another request, so it is told that it can.
-async fn take_stream(mut session: Session) -> Option<(Stream, BytesMut)> {
-    session.set_keepalive(Some(1));
-    let ServerSession::H1(session) = *session.downstream_session else { return None };
-    let (stream, ahead) = session.reuse().await.ok()??.into_parts();
-    Some((stream, ahead.unwrap_or_default()))
 }
 
 /// Waits until the time for streams is up.
@@ -86,7 +73,7 @@ fn write_head(head: &ResponseHead) -> Vec<u8> {
 
 /// Two connections that have become one.
 struct Tunnel {
-    client: Stream,
+    client: Box<Connection>,
     target: Socket,
     /// From the client to the target.
     up: Lane,
@@ -100,7 +87,7 @@ struct Tunnel {
 
 impl Tunnel {
     fn new(
-        (client, ahead): (Stream, BytesMut),
+        (client, ahead): (Box<Connection>, Bytes),
         (target, read): (Socket, BytesMut),
         head: &ResponseHead,
     ) -> Tunnel {
@@ -112,8 +99,8 @@ impl Tunnel {
         Tunnel { client, target, up, down, head, active: Instant::now() }
     }
 
-    fn bytes_out(&self) -> usize {
-        usize::try_from(self.down.carried().saturating_sub(self.head)).unwrap_or(usize::MAX)
+    fn bytes_out(&self) -> u64 {
+        self.down.carried().saturating_sub(self.head)
     }
 
     /// Carries everything there is; gives why it ended, unless both sides have said their last word.

@@ -1,10 +1,11 @@
-//! Chunked request bodies, looked at while the engine decodes them (RFC 9112 section 7.1).
+//! Chunked request bodies (RFC 9112 section 7.1).
 //!
-//! The engine takes an empty line for the last chunk, and anything at all for an extension, line feeds included. Others read
-//! such bodies differently, and then what is a request to one is a body to the other. Here every byte between the data of
-//! chunks is checked by the grammar before the engine sees it. Nothing is changed: what is forwarded is framed anew anyway.
+//! Parsers take an empty line for the last chunk, and anything at all for an extension, line feeds included. Others read such
+//! bodies differently, and then what is a request to one is a body to the other. Here every byte between the data of chunks
+//! is checked by the grammar. What is forwarded is framed anew.
 
 use super::framing::{Flaw, is_token, is_value};
+use bytes::{Buf, Bytes};
 
 /// Most digits of a size: sizes beyond an exabyte are nobody's.
 const MAX_DIGITS: u8 = 15;
@@ -82,6 +83,42 @@ impl Chunks {
         Ok(true)
     }
 
+    /// Takes the next piece of data out of what was read; `None` when there is more to come, or nothing. What is behind the end
+    /// is left.
+    ///
+    /// # Errors
+    /// It is no chunked body.
+    pub fn take(&mut self, read: &mut Bytes) -> Result<Option<Bytes>, Flaw> {
+        let mut piece = None;
+        // What follows a piece is looked at along with it: it may be the end.
+        while self.at != At::Over && !(self.at == At::Data && piece.is_some()) {
+            let Some(byte) = read.first() else { break };
+            if self.at == At::Data {
+                let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(read.len());
+                self.left -= count as u64;
+                piece = Some(read.split_to(count));
+                if self.left > 0 {
+                    break;
+                }
+                self.at = At::DataCr;
+                continue;
+            }
+            self.at = self.step(*byte)?;
+            read.advance(1);
+        }
+        Ok(piece)
+    }
+
+    /// Whether all of it has come.
+    pub fn is_over(&self) -> bool {
+        self.at == At::Over
+    }
+
+    /// How much data is known to come.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
     fn step(&mut self, byte: u8) -> Result<At, Flaw> {
         match (self.at, byte) {
             (At::Size(digits), _) => self.size(digits, byte),
@@ -156,6 +193,46 @@ mod tests {
             assert_eq!(found, whole, "{:?} cut at {cut}", String::from_utf8_lossy(text));
         }
         whole
+    }
+
+    /// The data of a body that comes in two pieces.
+    fn data(text: &[u8], cut: usize) -> (Vec<u8>, usize) {
+        let (mut chunks, mut data) = (Chunks::new(), Vec::new());
+        let (begin, rest) = text.split_at(cut);
+        let mut left = Bytes::new();
+        for piece in [begin, rest] {
+            assert!(left.is_empty() || chunks.is_over());
+            left = Bytes::from([&left[..], piece].concat());
+            while let Some(piece) = chunks.take(&mut left).unwrap() {
+                assert!(!piece.is_empty());
+                data.extend_from_slice(&piece);
+            }
+        }
+        assert!(chunks.is_over());
+        (data, left.len())
+    }
+
+    #[test]
+    fn data_is_taken_wherever_it_is_cut() {
+        for (text, wanted) in [
+            ("0\r\n\r\n", ""),
+            ("5\r\nhello\r\n0\r\n\r\n", "hello"),
+            ("5;a=b\r\nhello\r\n1\r\n!\r\n2\r\n\r\n\r\n0\r\nx: y\r\n\r\n", "hello!\r\n"),
+        ] {
+            let whole = format!("{text}GET /");
+            for cut in 0..whole.len() {
+                assert_eq!(
+                    data(whole.as_bytes(), cut),
+                    (wanted.as_bytes().to_vec(), 5),
+                    "{text:?} cut at {cut}"
+                );
+            }
+        }
+        let mut last = Bytes::from_static(b"1\r\n!\r\n0\r\n\r\n");
+        let mut chunks = Chunks::new();
+        assert_eq!(chunks.take(&mut last).unwrap().as_deref(), Some(&b"!"[..]));
+        assert!(chunks.is_over(), "the end is seen with the last piece");
+        assert_eq!(Chunks::new().take(&mut Bytes::from_static(b"x")), Err(Flaw::ChunkSize));
     }
 
     #[test]

@@ -1,22 +1,17 @@
-//! A connection accepted from a client, as the engine sees it.
+//! A connection accepted from a client, as our own HTTP/1.1 and the engine see it.
 //!
-//! It takes the place of the engine's own stream, which keeps 64 KiB of read buffer for every connection and sends a
-//! response in one system call more. Reading is not buffered here (an HTTP session reads into its own buffer), small
-//! writes are gathered until the flush, and a large write takes what was gathered along in one `writev(2)`.
+//! For the engine it takes the place of its own stream, which keeps 64 KiB of read buffer for every connection and sends a
+//! response in one system call more. Reading is not buffered here (whoever reads has a buffer), small writes are gathered
+//! until the flush, and a large write takes what was gathered along in one `writev(2)`.
 //!
-//! What is known of the connection travels to the requests on it as [`Facts`], inside the engine's digest.
+//! What is known of the connection travels to the requests on it as [`Facts`], to those of the engine inside its digest.
 
-use super::chunks::Chunks;
-use super::date_line::DateLine;
 use super::patience::Patience;
 pub use super::socket::Socket;
 use super::socket::send_at_once;
 use crate::exchange::Secured;
 use async_trait::async_trait;
-use http::HeaderValue;
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::l4::socket::SocketAddr as EngineAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
@@ -61,19 +56,6 @@ pub fn facts(digest: Option<&Digest>) -> Option<&Facts> {
     digest?.proxy_digest.as_deref()?.user_data.as_deref()?.downcast_ref()
 }
 
-/// Has the head of the answer that is about to be written keep its `Date`, as far as the protocol lets us: see
-/// `date_line`.
-pub fn keep_date(session: &ServerSession, date: Option<&HeaderValue>) {
-    let (ServerSession::H1(session), Some(date)) = (session, date) else { return };
-    // Nearly always the answer is of this second.
-    if *date == get_cached_date() {
-        return;
-    }
-    if let Some(connection) = (**session.stream()).as_any().downcast_ref::<Connection>() {
-        connection.date.set(date);
-    }
-}
-
 /// Kept by a [`Connection`] and dropped right after its socket is closed: counts it, holds its permit.
 pub type ConnectionGuard = Box<dyn Any + Send + Sync>;
 
@@ -81,16 +63,12 @@ pub type ConnectionGuard = Box<dyn Any + Send + Sync>;
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
+    facts: Facts,
     gathered: Gathered,
-    date: DateLine,
     peeked: Peeked,
     peek_timeout: Duration,
     patience: Patience,
-    /// What is read is a body in chunks, and is looked at.
-    chunks: Option<Box<Chunks>>,
     stopping: Option<watch::Receiver<bool>>,
-    proxy_digest: Arc<ProxyDigest>,
-    socket_digest: Arc<SocketDigest>,
     // Last, so that whoever waits for the guard finds the socket closed.
     _guard: Option<ConnectionGuard>,
 }
@@ -125,17 +103,13 @@ impl Connection {
         peek_timeout: Duration,
         guard: Option<ConnectionGuard>,
     ) -> Connection {
-        let socket = socket.into();
         Connection {
-            socket_digest: Arc::new(socket_digest(socket.as_raw_fd(), &facts)),
-            proxy_digest: Arc::new(proxy_digest(facts)),
-            socket,
+            socket: socket.into(),
+            facts,
             gathered: Gathered::default(),
-            date: DateLine::default(),
             peeked: Peeked::default(),
             peek_timeout,
             patience: Patience::default(),
-            chunks: None,
             stopping: None,
             _guard: guard,
         }
@@ -155,16 +129,19 @@ impl Connection {
         self
     }
 
-    /// Looks at what is read from now on as the rest of a chunked body, up to its end. What is not one is an error that
-    /// carries a [`Flaw`](super::framing::Flaw).
-    pub fn expect_chunks(&mut self, rest: Chunks) {
-        self.chunks = Some(Box::new(rest));
+    /// The same from now on.
+    pub(super) fn be_patient(&mut self, limit: Duration) {
+        self.patience.set(limit);
+    }
+
+    /// What the listener knows of it.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// What the handshake told, if this is TLS.
     pub fn secured(&self) -> Option<&Secured> {
-        let facts: &Facts = self.proxy_digest.user_data.as_deref()?.downcast_ref()?;
-        facts.tls.as_deref()
+        self.facts.tls.as_deref()
     }
 
     /// Says goodbye to a client that nothing more will be sent to, so that it need not take the end for an attack (RFC 8446
@@ -178,8 +155,18 @@ impl Connection {
         }
     }
 
+    /// Has gone out what was sent: only a TLS session keeps back what the socket did not take.
+    pub(super) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.patience.judge(cx, flushed)
+    }
+
     /// Sends what was gathered together with `slices`; returns how much of `slices` went out.
-    fn poll_send(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         loop {
             if self.gathered.is_empty() {
                 let sent = self.socket.poll_send(cx, slices);
@@ -254,7 +241,6 @@ impl AsyncRead for Connection {
             this.peeked.read_into(buf);
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
         let Poll::Ready(read) = Pin::new(&mut this.socket).poll_read(cx, buf) else {
             // Whoever waits for the client has nothing more to say for now. The engine flushes an answer of known length only at
             // its end.
@@ -263,16 +249,7 @@ impl AsyncRead for Connection {
                 _ => Poll::Pending,
             };
         };
-        read?;
-        if let Some(chunks) = &mut this.chunks {
-            let fresh = buf.filled().get(before..).unwrap_or_default();
-            match chunks.pass(fresh) {
-                Ok(false) => {}
-                Ok(true) => this.chunks = None,
-                Err(flaw) => return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, flaw))),
-            }
-        }
-        Poll::Ready(Ok(()))
+        Poll::Ready(read)
     }
 }
 
@@ -288,13 +265,8 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length: usize = bufs.iter().map(|slice| slice.len()).sum();
-        let is_dated = this.date.is_set();
-        if is_dated || this.gathered.takes(length) {
-            let begin = this.gathered.bytes.len();
+        if this.gathered.takes(length) {
             bufs.iter().for_each(|slice| this.gathered.append(slice));
-            if is_dated {
-                this.date.put_into(this.gathered.bytes.get_mut(begin..).unwrap_or_default());
-            }
             return Poll::Ready(Ok(length));
         }
         this.poll_send(cx, bufs)
@@ -307,8 +279,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        let flushed = Pin::new(&mut this.socket).poll_flush(cx);
-        this.patience.judge(cx, flushed)
+        this.poll_sent(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -396,13 +367,13 @@ impl GetTimingDigest for Connection {
 
 impl GetProxyDigest for Connection {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(Arc::clone(&self.proxy_digest))
+        Some(Arc::new(proxy_digest(self.facts.clone())))
     }
 }
 
 impl GetSocketDigest for Connection {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.socket_digest))
+        Some(Arc::new(socket_digest(self.socket.as_raw_fd(), &self.facts)))
     }
 }
 
@@ -482,6 +453,7 @@ impl Peeked {
 mod tests {
     use super::*;
     use pingora::protocols::Stream;
+    use pingora::protocols::http::ServerSession;
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::net::{TcpStream, UnixStream};
 
@@ -806,6 +778,6 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 256, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 272, "{}", size_of::<Connection>());
     }
 }

@@ -1,11 +1,15 @@
-//! What the head of an HTTP/1.1 request must look like before anybody parses it (RFC 9112).
+//! The head of an HTTP/1.1 request, read by the grammar and no more (RFC 9112).
 //!
 //! A head that two readers can understand differently is how requests are smuggled past whoever looks at them. Parsers
-//! forgive a lot, each something else; so a head is checked here first, by the grammar and no more. What passes leaves no
-//! choice: every line ends with CRLF, there is one host, one length or the one coding that everybody knows, or neither.
+//! forgive a lot, each something else; this one forgives nothing. What passes leaves no choice: every line ends with CRLF,
+//! there is one host, one length or the one coding that everybody knows, or neither.
 
 use super::Limits;
+use crate::exchange::RequestHead;
 use crate::reply::Kind;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use std::fmt;
 
 /// Longest method. The registered ones have up to 17 letters.
@@ -44,7 +48,7 @@ macro_rules! flaws {
 }
 
 flaws! {
-    /// Whatever the engine's parser refuses that passed here.
+    /// The target is no address after all.
     Malformed = BAD_REQUEST, "malformed", "The head of the request is not valid.";
     /// LF without CR.
     LineEnd = BAD_REQUEST, "line-end", "A line does not end with CRLF.";
@@ -140,13 +144,27 @@ pub fn end(read: &[u8], seen: usize) -> Option<usize> {
     })
 }
 
-/// Checks the head that `read` begins with; gives its length and what it says of the body. `None` when there is more to come.
+/// The head of a request.
+#[derive(Debug)]
+pub struct Head {
+    /// What it asks for. The target is in origin form, whatever it was: what an absolute one says of the host is also in `Host`.
+    /// `*` stands for everything that is neither. Values are slices of what was read.
+    pub request: RequestHead,
+    /// Bytes of it.
+    pub length: usize,
+    /// What it says of the body.
+    pub body: Body,
+    /// Whether the client wants to ask for more over the connection (section 9.3).
+    pub keeps: bool,
+}
+
+/// Reads the head that `read` begins with. `None` when there is more to come.
 ///
 /// # Errors
 /// What is wrong with it, as far as it was read.
-pub fn check(read: &[u8], limits: &Limits) -> Result<Option<(usize, Body)>, Flaw> {
+pub fn parse(read: &Bytes, limits: &Limits) -> Result<Option<Head>, Flaw> {
     let Some((line, mut rest)) = take_line(read)? else { return Ok(None) };
-    let mut fields = Fields::new(request_line(line, limits)?);
+    let mut fields = Fields::new(read, request_line(line, limits)?);
     loop {
         let Some((line, behind)) = take_line(rest)? else { return Ok(None) };
         rest = behind;
@@ -159,7 +177,7 @@ pub fn check(read: &[u8], limits: &Limits) -> Result<Option<(usize, Body)>, Flaw
     if length as u64 > largest(limits) {
         return Err(Flaw::TooLarge);
     }
-    Ok(Some((length, fields.body()?)))
+    fields.head(length).map(Some)
 }
 
 /// Checks as much of a head as there is, so that nobody waits for the rest of what cannot become one.
@@ -212,8 +230,17 @@ fn take_line(bytes: &[u8]) -> Result<Option<Line<'_>>, Flaw> {
 /// What counts of a request line.
 struct Request<'a> {
     http10: bool,
-    /// The authority of a target in absolute form (RFC 9112 section 3.2.2).
-    authority: Option<&'a [u8]>,
+    method: &'a [u8],
+    target: &'a [u8],
+    /// When the target is in absolute form (RFC 9112 section 3.2.2).
+    absolute: Option<Absolute<'a>>,
+}
+
+/// A target in absolute form.
+struct Absolute<'a> {
+    authority: &'a [u8],
+    /// Path and query, of which either may be missing.
+    path: &'a [u8],
 }
 
 fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<Request<'a>, Flaw> {
@@ -234,7 +261,7 @@ fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<Request<'a>, Flaw
     if target.len() as u64 > limits.uri {
         return Err(Flaw::TargetTooLong);
     }
-    Ok(Request { http10, authority: authority(target)? })
+    Ok(Request { http10, method, target, absolute: absolute(target)? })
 }
 
 /// What is wrong with a line that does not begin with a method and a space.
@@ -264,7 +291,7 @@ fn is_method(method: &[u8]) -> bool {
     (1..=MAX_METHOD).contains(&method.len()) && split_while(method, TOKEN).1.is_empty()
 }
 
-fn authority(target: &[u8]) -> Result<Option<&[u8]>, Flaw> {
+fn absolute(target: &[u8]) -> Result<Option<Absolute<'_>>, Flaw> {
     if target.first() == Some(&b'/') {
         return Ok(None);
     }
@@ -273,11 +300,12 @@ fn authority(target: &[u8]) -> Result<Option<&[u8]>, Flaw> {
         begin.eq_ignore_ascii_case(scheme).then_some(rest)
     };
     let Some(rest) = behind(b"http://").or_else(|| behind(b"https://")) else { return Ok(None) };
-    let authority = rest.split(|byte| matches!(byte, b'/' | b'?')).next().unwrap_or_default();
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, &[]));
     if authority.contains(&b'@') {
         return Err(Flaw::UserInfo);
     }
-    check_host(authority).map(|()| Some(authority))
+    check_host(authority).map(|()| Some(Absolute { authority, path }))
 }
 
 /// What hosts and ports are written with; more is found out when the route is looked for.
@@ -287,17 +315,32 @@ fn check_host(host: &[u8]) -> Result<(), Flaw> {
 
 /// The fields so far.
 struct Fields<'a> {
+    read: &'a Bytes,
     request: Request<'a>,
+    headers: HeaderMap,
     count: usize,
     host: Option<&'a [u8]>,
     length: Option<u64>,
     chunked: bool,
     expects: bool,
+    closes: bool,
+    keeps: bool,
 }
 
 impl<'a> Fields<'a> {
-    fn new(request: Request<'a>) -> Fields<'a> {
-        Fields { request, count: 0, host: None, length: None, chunked: false, expects: false }
+    fn new(read: &'a Bytes, request: Request<'a>) -> Fields<'a> {
+        Fields {
+            read,
+            request,
+            headers: HeaderMap::new(),
+            count: 0,
+            host: None,
+            length: None,
+            chunked: false,
+            expects: false,
+            closes: false,
+            keeps: false,
+        }
     }
 
     fn take(&mut self, line: &'a [u8], limits: &Limits) -> Result<(), Flaw> {
@@ -305,22 +348,25 @@ impl<'a> Fields<'a> {
         if self.count > limits.headers {
             return Err(Flaw::TooLarge);
         }
-        let (name, value) = split_field(line)?;
-        if !is_clean(value) {
-            return Err(Flaw::Control);
-        }
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        let (name, value) = field(line)?;
+        let shared = match value {
+            // A value without bytes may lie anywhere.
+            [] => HeaderValue::from_static(""),
+            value => HeaderValue::from_maybe_shared(self.read.slice_ref(value)).map_err(|_| Flaw::Control)?,
+        };
         // Nearly every field is told apart by the length of its name.
-        match name.len() {
-            4 if is(b"host") => self.host(value.trim_ascii()),
-            6 if is(b"expect") => self.expect(value.trim_ascii()),
-            14 if is(b"content-length") => self.length(value.trim_ascii()),
-            17 if is(b"transfer-encoding") => self.coding(value.trim_ascii()),
+        match name.as_str().len() {
+            4 if name == http::header::HOST => self.host(value)?,
+            6 if name == EXPECT => self.expect(value)?,
+            10 if name == CONNECTION => self.connection(value),
+            14 if name == CONTENT_LENGTH => self.length(value)?,
+            17 if name == TRANSFER_ENCODING => self.coding(value)?,
             // What goes through CGI's variables on its way is read as the other.
-            14 if is(b"content_length") => Err(Flaw::FieldName),
-            17 if is(b"transfer_encoding") => Err(Flaw::FieldName),
-            _ => Ok(()),
+            14 if name == "content_length" => return Err(Flaw::FieldName),
+            17 if name == "transfer_encoding" => return Err(Flaw::FieldName),
+            _ => {}
         }
+        self.headers.try_append(name, shared).map(drop).map_err(|_| Flaw::TooLarge)
     }
 
     fn host(&mut self, value: &'a [u8]) -> Result<(), Flaw> {
@@ -335,6 +381,13 @@ impl<'a> Fields<'a> {
             return Err(Flaw::Expectation);
         }
         Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            self.closes |= token.eq_ignore_ascii_case(b"close");
+            self.keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+        }
     }
 
     fn length(&mut self, value: &[u8]) -> Result<(), Flaw> {
@@ -352,11 +405,23 @@ impl<'a> Fields<'a> {
     }
 
     /// What all of it says together.
+    fn head(self, length: usize) -> Result<Head, Flaw> {
+        let body = self.body()?;
+        let Request { http10, method, target, absolute } = self.request;
+        let (mut request, ()) = http::Request::new(()).into_parts();
+        request.method = Method::from_bytes(method).map_err(|_| Flaw::Method)?;
+        request.uri = uri(self.read, target, absolute.as_ref())?;
+        request.version = if http10 { Version::HTTP_10 } else { Version::HTTP_11 };
+        request.headers = self.headers;
+        let keeps = !self.closes && (!http10 || self.keeps);
+        Ok(Head { request, length, body, keeps })
+    }
+
     fn body(&self) -> Result<Body, Flaw> {
-        match (self.host, self.request.authority) {
+        match (self.host, &self.request.absolute) {
             (None, _) if !self.request.http10 => return Err(Flaw::MissingHost),
             // The target's counts; one that lies may be believed by somebody else (RFC 9112 section 3.2.2).
-            (Some(host), Some(authority)) if host != authority => return Err(Flaw::OtherHost),
+            (Some(host), Some(absolute)) if host != absolute.authority => return Err(Flaw::OtherHost),
             _ => {}
         }
         match (self.chunked, self.length) {
@@ -367,6 +432,44 @@ impl<'a> Fields<'a> {
             (false, None) => Ok(Body::None),
         }
     }
+}
+
+/// The target in origin form.
+fn uri(read: &Bytes, target: &[u8], absolute: Option<&Absolute<'_>>) -> Result<Uri, Flaw> {
+    let found = match absolute.map(|absolute| absolute.path) {
+        Some([]) => return Ok(Uri::default()),
+        Some(query @ [b'?', ..]) => Uri::from_maybe_shared(Bytes::from([b"/", query].concat())),
+        Some(path) => Uri::from_maybe_shared(read.slice_ref(path)),
+        None if target.first() == Some(&b'/') => Uri::from_maybe_shared(read.slice_ref(target)),
+        None if is_mangled(target) => return Err(Flaw::Malformed),
+        None => return Ok(Uri::from_static("*")),
+    };
+    found.map_err(|_| Flaw::Malformed)
+}
+
+/// Whether a target is nearly an address, so that some take it for one.
+fn is_mangled(target: &[u8]) -> bool {
+    let scheme =
+        |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+    scheme(b"http:") || scheme(b"https:") || target.windows(4).any(|window| window == b":///")
+}
+
+/// A field's name, and its value without the space around it.
+fn field(line: &[u8]) -> Result<(HeaderName, &[u8]), Flaw> {
+    let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+    let name = HeaderName::from_bytes(line.get(..colon).unwrap_or_default());
+    match (name, line.get(colon + 1..)) {
+        (Ok(name), Some(value)) => Ok((name, trimmed(value))),
+        _ => Err(split_field(line).err().unwrap_or(Flaw::FieldName)),
+    }
+}
+
+/// A value without spaces and tabs around it; anything else that is no value is left, to be found.
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// A field's name, and what is behind the colon.

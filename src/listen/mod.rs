@@ -3,10 +3,10 @@
 pub mod bind;
 pub mod chunks;
 pub mod connection;
-mod date_line;
 pub mod document;
 pub mod flood;
 pub mod framing;
+pub mod http1;
 mod patience;
 pub mod proxy_protocol;
 mod socket;

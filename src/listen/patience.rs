@@ -20,6 +20,11 @@ impl Patience {
         Patience { limit: Some(limit), waiting: None }
     }
 
+    /// Waits so long from now on.
+    pub(super) fn set(&mut self, limit: Duration) {
+        self.limit = Some(limit);
+    }
+
     /// Passes on what became of sending, or that it takes too long.
     pub(super) fn judge<T>(
         &mut self,

@@ -5,6 +5,12 @@ fn limits() -> Limits {
     Limits { uri: 64, headers: 8, header_bytes: 256, ..Limits::default() }
 }
 
+/// The length of a head and what it says of the body.
+fn check(read: &[u8], limits: &Limits) -> Result<Option<(usize, Body)>, Flaw> {
+    let found = parse(&Bytes::copy_from_slice(read), limits)?;
+    Ok(found.map(|head| (head.length, head.body)))
+}
+
 fn checked(text: &str) -> Result<Body, Flaw> {
     check(text.as_bytes(), &limits()).map(|found| found.expect("a whole head").1)
 }
@@ -280,5 +286,49 @@ proptest! {
             };
             prop_assert_eq!(read, body);
         }
+    }
+}
+
+#[test]
+fn a_head_is_read_as_it_is_written() {
+    let read =
+        |text: &str| parse(&Bytes::copy_from_slice(text.as_bytes()), &Limits::default()).unwrap().unwrap();
+    let head =
+        read("PUT /a?b HTTP/1.1\r\nHOST: a\r\nX-One:  1\t\r\nx-one: 2\r\nEmpty:\r\nAccept: */*\r\n\r\nbody");
+    assert_eq!((head.request.method.as_str(), head.request.version), ("PUT", Version::HTTP_11));
+    assert_eq!((head.request.uri.path(), head.request.uri.query()), ("/a", Some("b")));
+    let fields: Vec<_> =
+        head.request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!(fields, [("host", "a"), ("x-one", "1"), ("x-one", "2"), ("empty", ""), ("accept", "*/*")]);
+    for (target, uri) in [
+        ("http://a", "/"),
+        ("HTTP://a/", "/"),
+        ("https://a?b", "/?b"),
+        ("http://a/b?c", "/b?c"),
+        ("//a/b", "//a/b"),
+        ("*", "*"),
+        ("a:443", "*"),
+        ("ftp://a/", "*"),
+    ] {
+        let found = read(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(found.request.uri.to_string(), uri, "{target}");
+    }
+}
+
+#[test]
+fn connections_are_kept_as_clients_want() {
+    for (version, fields, keeps) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: Close\r\n", false),
+        ("1.1", "Connection: x, close\r\n", false),
+        ("1.1", "Connection: x\r\nConnection: close\r\n", false),
+        ("1.1", "Connection: keep-alive\r\n", true),
+        ("1.0", "", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        ("1.0", "Connection: keep-alive, close\r\n", false),
+    ] {
+        let text = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        let head = parse(&Bytes::from(text), &Limits::default()).unwrap().unwrap();
+        assert_eq!(head.keeps, keeps, "{version} {fields:?}");
     }
 }
