@@ -1,5 +1,6 @@
 //! Where requests come from.
 
+pub mod alarm;
 pub mod bind;
 pub mod chunks;
 pub mod connection;

@@ -7,7 +7,6 @@ use crate::listen::http1::Session;
 use pingora::apps::ServerApp;
 use pingora::protocols::Peek;
 use pingora::server::ShutdownWatch;
-use pingora::time::timeout;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Instant;
@@ -85,7 +84,7 @@ impl Client {
 
     /// Reads until there is a whole head; `None` when none comes.
     async fn read_head(&mut self, session: &mut Session) -> Option<Result<(), Flaw>> {
-        let limits = self.app.limits;
+        let (limits, mut alarm) = (self.app.limits, session.take_alarm());
         let (mut seen, mut began, mut empty_lines) = (0, None, 0);
         let mut leaving = *self.stopping.borrow();
         loop {
@@ -96,7 +95,10 @@ impl Client {
                 return Some(Err(Flaw::EmptyLines));
             }
             match session.begin(seen, &limits) {
-                Ok(true) => return Some(Ok(())),
+                Ok(true) => {
+                    session.put_alarm(alarm);
+                    return Some(Ok(()));
+                }
                 Ok(false) => {}
                 Err(flaw) => return Some(Err(flaw)),
             }
@@ -107,7 +109,7 @@ impl Client {
                 (_, None) => *began.insert(Instant::now() + limits.header_time) - Instant::now(),
                 (_, Some(deadline)) => deadline.saturating_duration_since(Instant::now()),
             };
-            let more = timeout(limit, poll_fn(|cx| session.poll_fill(cx)));
+            let more = alarm.within(limit, poll_fn(|cx| session.poll_fill(cx)));
             let more = tokio::select! {
                 biased;
                 more = more => more,
