@@ -16,7 +16,7 @@ const PARTS: u64 = 16;
 /// How long everybody may wait, however crowded it is. Honest clients speak at once, or are not among those who came first.
 const LEAST_WAIT: Duration = Duration::from_millis(100);
 
-/// How often room is made, at most: all seats have to be looked at.
+/// How long nobody is asked after nobody could be: all seats have to be looked at.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// How many are asked to go at once, at most: an eighth of those who wait, and so few that nobody else has to wait for it.
@@ -35,8 +35,8 @@ struct Table {
     parts: Vec<Mutex<HashMap<u64, Arc<Seat>>>>,
     next: AtomicU64,
     began: Instant,
-    /// When room was last made, in milliseconds since the beginning.
-    made: AtomicU64,
+    /// When there was last nobody who could be asked to go, in milliseconds since the beginning.
+    in_vain: AtomicU64,
     /// Connections that were asked to go, and have not yet.
     going: AtomicUsize,
 }
@@ -65,7 +65,7 @@ impl Default for Seats {
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(0),
             began: Instant::now(),
-            made: AtomicU64::new(0),
+            in_vain: AtomicU64::new(0),
             going: AtomicUsize::new(0),
         }))
     }
@@ -93,10 +93,8 @@ impl Seats {
     /// Asks some who have waited long on the listener of this number to go; gives how many. First those who have never asked
     /// anything.
     pub(super) fn make_room(&self, listener: u16) -> usize {
-        let (now, last) = (millis(self.0.began), self.0.made.load(Ordering::Relaxed));
-        let is_early = Duration::from_millis(now.saturating_sub(last)) < PAUSE;
-        if is_early || self.0.made.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
-        {
+        let (now, last) = (millis(self.0.began), self.0.in_vain.load(Ordering::Relaxed));
+        if last > 0 && Duration::from_millis(now.saturating_sub(last)) < PAUSE {
             return 0;
         }
         let mut waiting = self.waiting(listener, now);
@@ -105,7 +103,11 @@ impl Seats {
             waiting.select_nth_unstable_by_key(count, |(order, _)| *order);
             waiting.truncate(count);
         }
-        waiting.iter().filter(|((_, since), seat)| seat.ask_to_go(*since, &self.0.going)).count()
+        let asked = waiting.iter().filter(|((_, since), seat)| seat.ask_to_go(*since, &self.0.going)).count();
+        if asked == 0 {
+            self.0.in_vain.store(now, Ordering::Relaxed);
+        }
+        asked
     }
 
     /// Those who have waited for long enough, and in which order they go.
@@ -227,7 +229,7 @@ mod tests {
         let gone: Vec<usize> = (0..32).filter(|number| !seated[*number].seat.be_busy()).collect();
         assert_eq!(gone, [2, 3, 4, 5], "not the busy one, and not the one that is known");
         assert!(fresh.seat.be_busy() && other.seat.be_busy());
-        assert_eq!(seats.make_room(0), 0, "not twice in a moment");
+        assert_eq!(seats.make_room(0), 0, "now everybody is busy");
         drop(seated);
         assert_eq!(seats.going(), 0);
         assert!(seats.0.parts.iter().map(|part| part.lock().len()).sum::<usize>() == 2);
