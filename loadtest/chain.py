@@ -18,6 +18,9 @@ import servers
 ALGORITHMS = ("HS256", "RS256", "ES256")
 CONSUMERS = 256
 SECRET = "a-secret-of-32-bytes-for-the-test"
+ISSUER, AUDIENCE = "https://id.example", "api"
+# So many requests a minute are allowed at /limited, to see that limits are applied.
+FEW = 3
 # What the upstream answers with at /seen, so that what the chain does to a request can be seen.
 SEEN = 'location = /seen { return 200 "$http_x_user,$http_x_edge,$http_x_debug"; }'
 SCRIPT = """
@@ -51,18 +54,20 @@ class Chain:
         """The document; `cache` is how many verified tokens are remembered."""
         document = servers.config(
             address, upstream, log=log, auth="users", limits=["1000000/s per consumer"],
-            request={"headers": {"set": {"x-edge": "tollgate"}, "remove": ["x-debug"]}},
-            response={"headers": {"set": {"x-served": "tollgate"}, "remove": ["server"]}})
+            routes={"all": {"match": "/**", "to": "app"},
+                    "limited": {"match": "/limited", "to": "app", "limits": [f"{FEW}/m per consumer"]}},
+            request={"headers": {"set": {"x-edge": "edge"}, "remove": ["x-debug"]}},
+            response={"headers": {"set": {"x-served": "edge"}, "remove": ["server"]}})
         key = {"secret": SECRET} if self.algorithm == "HS256" else {"pem": str(self.public)}
         document["auth"] = {"users": {"jwt": {
-            "issuer": "https://id.example", "audience": "api", "algorithms": [self.algorithm], **key,
+            "issuer": ISSUER, "audience": AUDIENCE, "algorithms": [self.algorithm], **key,
             "cache": cache, "forward": {"x-user": "sub"}}}}
         document["consumers"] = {f"user-{number}": {} for number in range(CONSUMERS)}
         return document
 
-    def token(self, subject):
-        """A token (RFC 7515) that is good for a day."""
-        claims = {"iss": "https://id.example", "aud": "api", "sub": subject, "exp": int(time.time()) + 86400,
+    def token(self, subject, seconds=86400):
+        """A token (RFC 7515) that is good for so long."""
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "exp": int(time.time()) + seconds,
                   "scope": "read write"}
         header = {"alg": self.algorithm, "typ": "JWT"}
         message = b".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
@@ -74,35 +79,73 @@ class Chain:
         made = openssl("dgst", "-sha256", "-sign", self.private, message=message)
         return made if self.algorithm == "RS256" else without_der(made)
 
+    def jwks(self):
+        """The public key, or the secret, as a key set (RFC 7517)."""
+        if self.algorithm == "HS256":
+            key = {"kty": "oct", "k": encoded(SECRET.encode()).decode()}
+        elif self.algorithm == "RS256":
+            modulus = openssl("rsa", "-pubin", "-in", self.public, "-modulus", "-noout").decode().strip().partition("=")[2]
+            key = {"kty": "RSA", "n": encoded(bytes.fromhex(modulus)).decode(), "e": "AQAB"}
+        else:
+            point = openssl("pkey", "-pubin", "-in", self.public, "-outform", "DER")[-64:]
+            key = {"kty": "EC", "crv": "P-256", "x": encoded(point[:32]).decode(), "y": encoded(point[32:]).decode()}
+        return {"keys": [{"alg": self.algorithm, **key}]}
+
     def script(self):
         """A script for wrk that sends the tokens in turn."""
         return SCRIPT % ", ".join(f'"{token}"' for token in self.tokens)
 
     def require_works(self, server, log):
         """Fails unless the server does all that the chain is measured for."""
+        if wrong := self.wrong(server.address, log):
+            servers.fail(f"{server.name} {wrong}")
+
+    def wrong(self, address, log):
+        """What a gateway does not do of what the chain is measured for; None if it does everything."""
+        return self.wrong_with_tokens(address) or self.wrong_with_limits(address) or wrong_with_log(log)
+
+    def wrong_with_tokens(self, address):
         good = self.tokens[7]
-        # The first character of a signature; the last one may carry bits that do not count.
-        start = good.rindex(".") + 1
-        bad = good[:start] + ("B" if good[start] == "A" else "A") + good[start + 1:]
-        for name, token, wanted in (("good", good, 200), ("bad", bad, 401), ("good", good, 200), ("no", None, 401)):
-            status, headers, body = get(server.address, token)
+        for name, token, wanted in (("a good", good, 200), ("a bad", bad(good), 401), ("a good", good, 200),
+                                    ("an old", self.token("user-7", -60), 401), ("no", None, 401)):
+            status, headers, body = get(address, "/seen", token)
             if status != wanted:
-                servers.fail(f"{server.name} answered {status} to {name} token, not {wanted}")
-            seen = (body, headers.get("x-served"), headers.get("server"), "ratelimit" in headers)
-            if wanted == 200 and seen != ("user-7,tollgate,", "tollgate", None, True):
-                servers.fail(f"{server.name} does not change headers as it should: {seen}")
-        deadline = time.monotonic() + 5
-        while "user-7" not in log.read_text():
-            if time.monotonic() > deadline:
-                servers.fail(f"{server.name} does not log who calls")
-            time.sleep(0.05)
+                return f"answers {status} to {name} token, not {wanted}"
+            seen = (body, headers.get("x-served"), headers.get("server"))
+            if wanted == 200 and seen != ("user-7,edge,", "edge", None):
+                return f"does not change headers as it should: {seen}"
+        return None
+
+    def wrong_with_limits(self, address):
+        codes = [get(address, "/limited", self.tokens[8])[0] for _ in range(FEW + 3)]
+        return None if 429 in codes and codes[0] == 200 else f"does not limit: {codes}"
 
 
-def get(address, token):
-    """One GET of /seen, with a forged `x-user` and something to remove: status, headers (names in lower case), body."""
+def bad(token):
+    """With another signature: the first character is changed, since the last one may carry bits that do not count."""
+    start = token.rindex(".") + 1
+    return token[:start] + ("B" if token[start] == "A" else "A") + token[start + 1:]
+
+
+def wrong_with_log(log):
+    """Whether the log does not tell who calls, as JSON."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if "user-7" in line] if log.exists() else []
+        if lines:
+            try:
+                return None if isinstance(json.loads(lines[0]), dict) else "writes a log that is not one of objects"
+            except ValueError:
+                return f"writes a log that is not JSON: {lines[0][:200]}"
+        time.sleep(0.05)
+    return "does not log who calls"
+
+
+def get(address, path, token):
+    """One GET, with a forged `x-user` and something to remove: status, headers (names in lower case), body."""
     connection = http.client.HTTPConnection(*servers.endpoint(address), timeout=60)
     authorization = {"Authorization": f"Bearer {token}"} if token else {}
-    connection.request("GET", "/seen", headers={"X-User": "forged", "X-Debug": "1", **authorization})
+    connection.request("GET", path, headers={"X-User": "forged", "X-Debug": "1", **authorization})
     response = connection.getresponse()
     headers = {name.lower(): value for name, value in response.getheaders()}
     body = response.read().decode()

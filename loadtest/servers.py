@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -22,9 +23,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 START_LIMIT = 60.0  # seconds; a server under valgrind is slow to start
 
 
+class Fault(SystemExit):
+    """What ends a test, unless the test can go on without the server that is at fault."""
+
+
 def fail(message):
     """Ends the test with a message on stderr."""
-    sys.exit(f"{pathlib.Path(sys.argv[0]).name}: {message}")
+    raise Fault(f"{pathlib.Path(sys.argv[0]).name}: {message}")
 
 
 def add_arguments(parser):
@@ -34,9 +39,15 @@ def add_arguments(parser):
                         help="default target/release/examples/bare-pingora")
 
 
+def add_generators(parser):
+    """Our own generator, and the upstreams beside nginx."""
+    for name, file in (("generator", "load-generator"), ("demo", "demo-upstream"), ("echo", "echo-upstream")):
+        parser.add_argument(f"--{name}", default=BINARIES / "examples" / file, help=f"default target/release/examples/{file}")
+
+
 def require(*programs):
     """Fails early, with the way to get it, when a program is missing."""
-    packages = {"nginx": "nginx-light", "taskset": "util-linux", "varnishd": "varnish"}
+    packages = {"nginx": "nginx-light", "taskset": "util-linux", "h2load": "nghttp2-client"}
     for program in map(str, programs):
         if shutil.which(program) is None:
             hint = "cargo build --release --bins --examples" if "/" in program else \
@@ -120,14 +131,14 @@ class Lab(contextlib.ExitStack):
             time.sleep(0.05)
         return Server(name, address, process)
 
-    def nginx(self, name, http, address, core=None):
-        """Starts nginx as one process with the given `http` block."""
+    def nginx(self, name, http, address, core=None, master=False):
+        """Starts nginx with the given `http` block: as one process, or with a master, which can reload."""
         home = self.dir / name
         home.mkdir()
         temporary = "".join(f"{kind}_temp_path {home}/{kind};\n"
                             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         (home / "nginx.conf").write_text(
-            f"daemon off; master_process off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n"
+            f"daemon off; master_process {'on' if master else 'off'}; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n"
             f"worker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[0]};\n"
             f"events {{ worker_connections 15000; }}\n"
             f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; sendfile on; tcp_nopush on;\n"
@@ -206,6 +217,56 @@ def receive(connection):
     if not data:
         raise ConnectionError("the connection was closed inside a response")
     return data
+
+
+def certificate(folder):
+    """A certificate for localhost that signs itself, on P-256, and its key."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+                    # One that may sign others, OpenSSL takes for a server's own and rustls does not.
+                    "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def processes_with(file):
+    """Every process that was started as `... run ... file`: with an upgrade, one comes after the other."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(file).encode() in command and b"\0run\0" in command:
+                found.append(int(entry.name))
+    return found
+
+
+def kill_all_with(file):
+    """Ends what an upgrade has left."""
+    for pid in processes_with(file):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def open_files(pid):
+    """How many files and sockets a process has open; 0 if it has just ended."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except FileNotFoundError:
+        return 0
+
+
+def tools():
+    """The versions of the programs that measure."""
+    found = {}
+    for program, argument in (("wrk", "-v"), ("h2load", "--version"), ("openssl", "version"), ("curl", "--version"),
+                              ("python3", "--version")):
+        done = subprocess.run([program, argument], capture_output=True, text=True)
+        version = re.search(r"(\d+\.\d+[^\s,]*)", done.stdout + done.stderr)
+        found[program] = version[1] if version else "unknown"
+    return found
 
 
 def machine():
