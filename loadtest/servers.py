@@ -131,14 +131,15 @@ class Lab(contextlib.ExitStack):
             time.sleep(0.05)
         return Server(name, address, process)
 
-    def nginx(self, name, http, address, core=None, master=False):
+    def nginx(self, name, http, address, core=None, master=False, modules=()):
         """Starts nginx with the given `http` block: as one process, or with a master, which can reload."""
         home = self.dir / name
         home.mkdir()
         temporary = "".join(f"{kind}_temp_path {home}/{kind};\n"
                             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        loaded = "".join(f"load_module {module};\n" for module in modules)
         (home / "nginx.conf").write_text(
-            f"daemon off; master_process {'on' if master else 'off'}; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n"
+            f"{loaded}daemon off; master_process {'on' if master else 'off'}; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n"
             f"worker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[0]};\n"
             f"events {{ worker_connections 15000; }}\n"
             f"http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; sendfile on; tcp_nopush on;\n"

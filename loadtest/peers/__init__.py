@@ -78,6 +78,10 @@ class Peer:
         found = re.search(self.version_pattern, done.stdout + done.stderr)
         return found[1] if found else "unknown"
 
+    def takes(self, setup):
+        """Whether it can be set up so."""
+        return setup.kind in self.kinds
+
     def key(self, setup):
         """Setups with the same key are served by one process."""
         return setup
@@ -89,9 +93,10 @@ class Peer:
 
 def all_peers(options):
     """Every peer, the references first."""
-    from peers import bare, caddy, envoy, haproxy, nginx, tollgate, varnish
-    return [bare.Bare(options.bare), tollgate.Tollgate(options.tollgate), nginx.Nginx("nginx"), haproxy.HAProxy("haproxy"),
-            envoy.Envoy(envoy.program(options.envoy)), caddy.Caddy("caddy"), varnish.Varnish("varnishd")]
+    from peers import bare, caddy, envoy, haproxy, nginx, nginx_lua, tollgate, varnish
+    return [bare.Bare(options.bare), tollgate.Tollgate(options.tollgate), nginx.Nginx("nginx"), nginx_lua.NginxLua("nginx"),
+            haproxy.HAProxy("haproxy"), envoy.Envoy(envoy.program(options.envoy)), caddy.Caddy("caddy"),
+            varnish.Varnish("varnishd")]
 
 
 def prefixes(count):

@@ -4,7 +4,7 @@ import math
 from xml.sax.saxutils import escape
 
 # Distinct in hue and in lightness; what is ours is the strongest.
-COLOURS = {"tollgate": "#d9480f", "bare": "#868e96", "nginx": "#2b8a3e", "haproxy": "#1971c2", "envoy": "#9c36b5",
+COLOURS = {"tollgate": "#d9480f", "bare": "#868e96", "nginx": "#2b8a3e", "nginx-lua": "#74a82a", "haproxy": "#1971c2", "envoy": "#9c36b5",
            "caddy": "#0c8599", "varnish": "#b08900"}
 OTHER = ("#5f3dc4", "#c2255c", "#495057")
 STYLE = """
@@ -19,7 +19,7 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-seri
 """
 PERCENTS = (50, 90, 99, 99.9, 99.99)
 BAR, GAP, PANEL_WIDTH, LABELS = 16, 5, 430, 70
-PLOT_WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 58, 18, 56, 40
+PLOT_WIDTH, PLOT_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 350, 220, 62, 28, 56, 40
 
 
 def colour(name):
@@ -71,7 +71,7 @@ def percentiles(title, panels):
         for percent in PERCENTS:
             body.append(column(x + LEFT + nines(percent) * PLOT_WIDTH, f"{percent:g} %"))
         for name, line in lines.items():
-            drawn = [(x + LEFT + nines(percent) * PLOT_WIDTH, axis.y(value)) for percent, value in line if value > 0]
+            drawn = [(x + LEFT + nines(percent) * PLOT_WIDTH, axis.y(value)) for percent, value in line if value > 0 and percent <= PERCENTS[-1]]
             body.append(path(drawn, colour(name)))
     width = len(panels) * (LEFT + PLOT_WIDTH + RIGHT)
     height = TOP + PLOT_HEIGHT + BOTTOM + 26
@@ -88,13 +88,19 @@ def over_time(title, panels, unit="minutes"):
     body = []
     for number, (heading, points, write) in enumerate(panels):
         x = number * (LEFT + PLOT_WIDTH + RIGHT)
-        axis = Axis(0, max((y for _, y in points), default=1) * 1.15 or 1, logarithmic=False)
+        axis = Axis(0, 4 * round_step(max((y for _, y in points), default=1) / 4), logarithmic=False)
         end = max((at for at, _ in points), default=1) or 1
         body.append(frame(x, heading, axis, write))
         body += [column(x + LEFT + part * PLOT_WIDTH, f"{end * part:.3g}") for part in (0, 0.5, 1)]
         body.append(path([(x + LEFT + at / end * PLOT_WIDTH, axis.y(y)) for at, y in points], COLOURS["tollgate"]))
     width = len(panels) * (LEFT + PLOT_WIDTH + RIGHT)
     return document(width, TOP + PLOT_HEIGHT + BOTTOM + 26, title, [*body, text(LEFT, TOP + PLOT_HEIGHT + BOTTOM + 10, unit, "faint")])
+
+
+def round_step(least):
+    """The next number that is good for the lines of an axis."""
+    decade = 10.0 ** math.floor(math.log10(least)) if least > 0 else 1.0
+    return next(step * decade for step in (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if step * decade >= least * 1.02 or step == 10)
 
 
 class Axis:

@@ -30,7 +30,7 @@ class Scenario:
     only: tuple = ()  # peers, if not all that can
 
     def takes(self, peer):
-        return self.setup.kind in peer.kinds and (not self.only or peer.name in self.only)
+        return peer.takes(self.setup) and (not self.only or peer.name in self.only)
 
     @property
     def algorithm(self):

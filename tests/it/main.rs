@@ -25,6 +25,7 @@ mod h2_targets;
 mod harness;
 mod identity;
 mod limits;
+mod loadtest;
 mod mirror;
 mod proxy;
 mod redis;
