@@ -107,7 +107,7 @@ class Chain:
     def wrong_with_tokens(self, address):
         good = self.tokens[7]
         for name, token, wanted in (("a good", good, 200), ("a bad", bad(good), 401), ("a good", good, 200),
-                                    ("an old", self.token("user-7", -60), 401), ("no", None, 401)):
+                                    ("an old", self.token("user-7", -3600), 401), ("no", None, 401)):
             status, headers, body = get(address, "/seen", token)
             if status != wanted:
                 return f"answers {status} to {name} token, not {wanted}"

@@ -49,7 +49,7 @@ impl Counts {
     pub fn report(&self, seconds: f64) -> Value {
         let failed: u64 = self.failed.values().sum();
         #[allow(clippy::cast_precision_loss)]
-        let rate = self.latency.total() as f64 / seconds;
+        let rate = self.latency.total() as f64 / seconds.max(0.001);
         json!({
             "requests": self.latency.total(), "seconds": seconds, "per_second": rate.round(),
             "failed": failed, "reasons": self.failed, "retried": self.retried,

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 
 CONNECTIONS_KEPT = 256
+# As they stand in tables.
+ORDER = ("bare", "tollgate", "nginx", "nginx-lua", "haproxy", "envoy", "caddy", "varnish")
 
 
 @dataclasses.dataclass(frozen=True)

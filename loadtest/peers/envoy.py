@@ -62,7 +62,7 @@ def listener(name, address, routes, filters, access_log=(), tls=None):
     manager = typed(
         "filters.network.http_connection_manager.v3.HttpConnectionManager", stat_prefix=name, codec_type="AUTO",
         access_log=list(access_log), upgrade_configs=[{"upgrade_type": "websocket"}], generate_request_id=False,
-        stream_idle_timeout="0s",
+        stream_idle_timeout="0s", server_header_transformation="PASS_THROUGH",
         route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         http_filters=[*filters, {"name": "router", "typed_config": typed("filters.http.router.v3.Router")}])
     chain_of_filters = {"filters": [{"name": "http", "typed_config": manager}], **({"transport_socket": tls} if tls else {})}

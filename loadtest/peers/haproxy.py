@@ -7,7 +7,7 @@ from peers import Peer, Running, prefixes
 BASE = """
 global
   nbthread 1
-  maxconn 15000
+  maxconn 4000
 defaults
   mode http
   timeout connect 5s

@@ -3,6 +3,8 @@
 import random
 import statistics
 
+import peers
+
 RESAMPLES = 4000
 
 
@@ -12,8 +14,9 @@ def of(samples, scenario, peer):
 
 
 def peers_of(samples):
-    """In the order in which they first took part."""
-    return list(dict.fromkeys(sample["peer"] for sample in samples))
+    """Who took part, in the order of the tables."""
+    names = {sample["peer"] for sample in samples}
+    return sorted(names, key=lambda name: (peers.ORDER.index(name) if name in peers.ORDER else len(peers.ORDER), name))
 
 
 def scenarios_of(samples):

@@ -47,7 +47,7 @@ def by_peer(reports, scenario, rate):
     for report in reports:
         if (report["scenario"], report["rate"]) == (scenario, rate):
             found.setdefault(report["peer"], []).append(report)
-    return found
+    return {peer: found[peer] for peer in figures.peers_of(reports) if peer in found}
 
 
 def cell(row):
@@ -134,7 +134,7 @@ def left_out(reasons):
     for peer, scenarios in reasons.items():
         for reason in dict.fromkeys(scenarios.values()):
             names = [name for name, why in scenarios.items() if why == reason]
-            yield f"{peer} ({', '.join(names)}): {' '.join(reason.split())[:300]}"
+            yield f"{peer} ({', '.join(names)}): {' '.join(reason.split())[-300:]}"
 
 
 def table(heads, rows):

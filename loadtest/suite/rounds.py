@@ -65,7 +65,8 @@ class Starters:
         """A reference that is wrong makes the whole run worthless; without another peer it goes on."""
         if peer.name in REFERENCES:
             servers.fail(f"{peer.name} in {scenario.name}: {reason}")
-        print(f"left out: {peer.name} in {scenario.name}: {reason}", file=sys.stderr, flush=True)
+        reason = " ".join(reason.split())
+        print(f"left out: {peer.name} in {scenario.name}: {reason[-300:]}", file=sys.stderr, flush=True)
         self.left_out.setdefault(peer.name, {})[scenario.name] = reason
 
 
@@ -94,18 +95,20 @@ def closed_loop(starters, entrants, rounds, seconds, warm_up=True):
     samples, entrants = [], list(entrants)
     for number in range(0 if warm_up else 1, rounds + 1):
         for entrant in in_turn(entrants, number):
-            measured = attempt(starters, entrants, entrant, seconds if number else WARM_UP)
+            measured = attempt(starters, entrants, entrant, seconds if number else WARM_UP, warming=not number)
             if measured and number:
                 samples.append({"round": number, "scenario": entrant.scenario.name, "peer": entrant.peer.name, **measured})
         print(f"closed loop: round {number} of {rounds}" if number else "closed loop: warmed up", file=sys.stderr, flush=True)
     return samples
 
 
-def attempt(starters, entrants, entrant, seconds):
+def attempt(starters, entrants, entrant, seconds, warming):
     """A sample; an entrant that fails leaves the scenario."""
     try:
         measured = drive.sample(starters.site, entrant.scenario, entrant.running, seconds)
     except drive.Failed as failed:
+        if warming and isinstance(failed, drive.Nothing):
+            return None
         starters.leave_out(entrant.scenario, entrant.peer, str(failed))
         entrants.remove(entrant)
         return None
