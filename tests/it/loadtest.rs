@@ -7,7 +7,11 @@ const COMMANDS: [&str; 6] = ["run", "soak", "upgrades", "instructions", "idle-me
 
 fn loadtest(program: &str, argument: &str) -> Output {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest").join(program);
-    Command::new("python3").arg(path).arg(argument).output().expect("python3 is needed; tests/run installs it")
+    Command::new("python3")
+        .arg(path)
+        .arg(argument)
+        .output()
+        .expect("python3 is needed; tests/run installs it")
 }
 
 #[test]
