@@ -212,7 +212,7 @@ mod tests {
         assert!(slow >= STALL * 2 / 5, "only {slow:?} at 86 %");
         assert!(counts.latency.percentile(100.0) >= STALL * 9 / 10);
         // One that counts from when it sends sees a stall once for each connection.
-        let forgetful = counts.service.percentile(99.0);
+        let forgetful = counts.service.percentile(90.0);
         assert!(forgetful < STALL / 2, "{forgetful:?}");
     }
 }
