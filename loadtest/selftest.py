@@ -78,7 +78,7 @@ class Written(unittest.TestCase):
         told = {"requests": 10, "failed": 0, "retried": 1, "reasons": {}, "latency": latency, "late_p99": 5.0}
         return {**run(), "rounds": 5, "seconds": 1, "command": "loadtest/run", "versions": {"nginx": "1"},
                 "machine": {"cpu": "c", "cores": 2, "kernel": "6", "commit": "abc", "date": "2026-01-01T00:00:00Z", "load": 0.1},
-                "left_out": {"envoy": {"plain-1k": "not\ninstalled", "grpc": "not\ninstalled"}},
+                "again": ["nginx in plain-1k: has not ended"], "left_out": {"envoy": {"plain-1k": "not\ninstalled", "grpc": "not\ninstalled"}},
                 "paced": [{"round": 1, "scenario": "plain-1k", "peer": "tollgate", "rate": 1000, **told}],
                 "changes": [{"peer": "tollgate", "change": "reload", "count": 5, "took": 0.1,
                              "quiet": {"kept": told, "new": told}, "during": {"kept": told, "new": told}}]}
@@ -92,7 +92,7 @@ class Written(unittest.TestCase):
             root = xml.etree.ElementTree.fromstring(files[name])
             self.assertIn("tollgate", "".join(root.itertext()))
             self.assertIn("prefers-color-scheme: dark", files[name])
-        for wanted in ("![cpu.svg](cpu.svg)", "(× 0.8", "5 × reload", "envoy (plain-1k, grpc): not installed", "| 1,000 |"):
+        for wanted in ("![cpu.svg](cpu.svg)", "(× 0.8", "5 × reload", "envoy (plain-1k, grpc): not installed", "| 1,000 |", "- nginx in plain-1k"):
             self.assertIn(wanted, files["results.md"])
 
     def test_lines_over_time(self):

@@ -108,10 +108,13 @@ def ours(site, seconds, *arguments):
 
 
 def output(command, seconds):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          timeout=seconds * 2 + 60)
+    command = [str(part) for part in command]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds * 2 + 30)
+    except subprocess.TimeoutExpired as expired:
+        raise Failed(f"{' '.join(command)}: has not ended") from expired
     if done.returncode:
-        raise Failed(f"{' '.join(map(str, command))}: {done.stdout}{done.stderr}")
+        raise Failed(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     return done.stdout
 
 

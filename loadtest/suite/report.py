@@ -67,6 +67,9 @@ def markdown(result, plots):
                   "a second time because the server had closed the kept connection unused, as any client does.", changes(result["changes"])]
     if result["left_out"]:
         parts += ["## Left out", "\n".join(f"- {line}" for line in left_out(result["left_out"]))]
+    if result["again"]:
+        parts += ["## Taken again", "Samples that failed once and were measured a second time.",
+                  "\n".join(f"- {line[:300]}" for line in result["again"])]
     return "\n\n".join(parts) + "\n"
 
 

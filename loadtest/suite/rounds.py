@@ -33,7 +33,7 @@ class Starters:
     """Starts each peer once for each of its setups, and remembers what came of it."""
 
     def __init__(self, site):
-        self.site, self.started, self.left_out = site, {}, {}
+        self.site, self.started, self.left_out, self.again = site, {}, {}, []
 
     def entrants(self, wanted, peers):
         """Those that do what the scenario asks; why the others do not is in `left_out`."""
@@ -103,16 +103,19 @@ def closed_loop(starters, entrants, rounds, seconds, warm_up=True):
 
 
 def attempt(starters, entrants, entrant, seconds, warming):
-    """A sample; an entrant that fails leaves the scenario."""
-    try:
-        measured = drive.sample(starters.site, entrant.scenario, entrant.running, seconds)
-    except drive.Failed as failed:
-        if warming and isinstance(failed, drive.Nothing):
-            return None
-        starters.leave_out(entrant.scenario, entrant.peer, str(failed))
-        entrants.remove(entrant)
-        return None
-    return measured
+    """A sample. One that fails is taken again once, and the report says so; after that the entrant leaves the scenario."""
+    for last in (False, True):
+        try:
+            return drive.sample(starters.site, entrant.scenario, entrant.running, seconds)
+        except drive.Failed as failed:
+            if warming and isinstance(failed, drive.Nothing):
+                return None
+            if last:
+                starters.leave_out(entrant.scenario, entrant.peer, str(failed))
+                entrants.remove(entrant)
+            else:
+                starters.again.append(f"{entrant.peer.name} in {entrant.scenario.name}: {' '.join(str(failed).split())}")
+    return None
 
 
 def in_turn(entrants, number):
