@@ -63,7 +63,7 @@ def markdown(result, plots):
         parts += ["## Latency at fixed rates", "Milliseconds from when a request was due to the last byte of its answer, medians over the rounds.",
                   paced(result["paced"])]
     if result["changes"]:
-        parts += ["## During changes", "2,000 requests/s over kept connections and 200 over new ones. *Again* counts requests that were sent "
+        parts += ["## During changes", "2,000 requests/s over kept connections and 200 over new ones. *Resent* counts requests that were sent "
                   "a second time because the server had closed the kept connection unused, as any client does.", changes(result["changes"])]
     if result["left_out"]:
         parts += ["## Left out", "\n".join(f"- {line}" for line in left_out(result["left_out"]))]
@@ -129,7 +129,7 @@ def changes(rows):
             found.append([row["peer"], f"{row['count']} × {row['change']}", kind, *latency, f"{during['requests']:,}",
                           during["failed"] or "none", during["retried"] or "none"])
     heads = [f"{name} {when}" for name in ("p50", "p99", "most") for when in ("quiet", "during")]
-    return table(["peer", "change", "connections", *heads, "requests", "lost", "again"], found)
+    return table(["peer", "change", "connections", *heads, "requests", "lost", "resent"], found)
 
 
 def left_out(reasons):
@@ -161,5 +161,5 @@ def terminal(result):
             during, quiet = row["during"][kind], row["quiet"][kind]
             lines.append(f"{row['change']:24} {row['peer']:10} {kind}: p99 {figures.at(during['latency'], 99.0) / 1000:.2f} ms (quiet "
                          f"{figures.at(quiet['latency'], 99.0) / 1000:.2f}), most {figures.at(during['latency'], 100.0) / 1000:.2f} ms; "
-                         f"{during['requests']:,} requests, lost {during['failed']}, again {during['retried']}")
+                         f"{during['requests']:,} requests, lost {during['failed']}, resent {during['retried']}")
     return "\n".join(lines)
