@@ -20,7 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 TICKS = os.sysconf("SC_CLK_TCK")
-START_LIMIT = 60.0  # seconds; a server under valgrind is slow to start
+START_LIMIT = 60.0  # seconds; a server under valgrind is slow to start, and to stop
 
 
 class Fault(SystemExit):
@@ -193,7 +193,7 @@ def stop(process):
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(10)
+            process.wait(START_LIMIT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
