@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 6] = ["run", "soak", "upgrades", "instructions", "idle-memory", "big-transfer"];
+const COMMANDS: [&str; 7] =
+    ["run", "soak", "upgrades", "instructions", "idle-memory", "big-transfer", "abuse"];
 
 fn loadtest(program: &str, argument: &str) -> Output {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest").join(program);
