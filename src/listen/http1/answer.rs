@@ -120,7 +120,7 @@ fn add_chunk(piece: Bytes, ends: bool, out: &mut Output) {
 
 /// The line before a chunk: its size in hexadecimal digits.
 fn write_size(size: usize, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
     for place in (0..digits).rev() {
         out.extend(DIGITS.get(size >> (place * 4) & 0xf));

@@ -113,7 +113,7 @@ async fn answers_are_framed_as_their_heads_say() {
             200,
             &[("transfer-encoding", "chunked")],
             &["hello, world, ", "", "!"],
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\ne\r\nhello, world, \r\n1\r\n!\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\nE\r\nhello, world, \r\n1\r\n!\r\n0\r\n\r\n",
         ),
         ("GET / HTTP/1.0", 200, &[], &["hello"], "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello"),
         (
@@ -276,7 +276,7 @@ async fn large_and_small_pieces_arrive_in_their_order() {
         [10_000, 3, 70_000, 5000, 1, 4096, 300_000, 20_000].repeat(8).into_iter().enumerate()
     {
         let piece: Vec<u8> = (0..size).map(|at| (at * 31 + number) as u8).collect();
-        wanted.extend_from_slice(&[format!("{size:x}\r\n").as_bytes(), &piece, b"\r\n"].concat());
+        wanted.extend_from_slice(&[format!("{size:X}\r\n").as_bytes(), &piece, b"\r\n"].concat());
         session.push(piece.into(), number == 63).unwrap();
         if number % 5 == 0 {
             session.send().await.unwrap();
