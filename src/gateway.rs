@@ -16,9 +16,10 @@ mod pace;
 mod relay;
 mod renew;
 mod replay;
+mod rescue;
 mod respond;
 mod serve;
-mod tunnel;
+pub mod tunnel;
 
 pub use serve::Served;
 
@@ -31,6 +32,7 @@ use crate::filters::too_large;
 use crate::forward;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::{Counted, Held, Metrics};
+use crate::observe::panics::guarded;
 use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
@@ -48,6 +50,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use replay::Replay;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
@@ -161,13 +164,8 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<bool> {
-        let reply = match ctx.admit(session).await {
-            Ok(None) => return Ok(false),
-            Ok(Some(reply)) => reply,
-            Err(problem) => problem.reply(session.req_header(), &ctx.exchange),
-        };
-        ctx.respond(session, reply).await?;
-        Ok(true)
+        let received = guarded(pin!(ctx.receive(session))).await;
+        ctx.rescue(received)
     }
 
     /// Requests are relayed here, before the engine's own proxying begins.
@@ -176,7 +174,8 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
-        ctx.answer(session).await.map(|()| false)
+        let answered = guarded(pin!(ctx.answer(session))).await;
+        ctx.rescue(answered).map(|()| false)
     }
 
     /// Never asked: the engine proxies nothing.
@@ -210,7 +209,7 @@ impl ProxyHttp for Gateway {
         session.set_keepalive(None);
         let reply = problem.reply(session.req_header(), &ctx.exchange);
         let reason = ctx.exchange.reason;
-        if let Err(error) = ctx.respond(session, reply).await {
+        if let Err(error) = ctx.respond_anyhow(session, reply).await {
             log::debug!("an answer could not be written: {error}");
         }
         ctx.exchange.reason = reason;

@@ -11,6 +11,7 @@ use crate::head::{reply_head, take_request};
 use crate::listen::Listener;
 use crate::listen::connection::facts;
 use crate::listen::framing::Flaw;
+use crate::observe::panics::guarded;
 use crate::observe::{Record, record};
 use crate::outcome;
 use crate::reply::{Kind, Problem, Reply};
@@ -20,6 +21,7 @@ use pingora::Error;
 use pingora::protocols::Stream;
 use pingora::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora::proxy::{ProxyHttp, Session};
+use std::pin::pin;
 
 /// What became of a request.
 pub enum Served {
@@ -33,17 +35,8 @@ impl Gateway {
     /// Serves the request whose head an HTTP/1.1 `session` has read.
     pub async fn serve(&self, mut session: Session) -> Served {
         let mut ctx = self.new_ctx();
-        let answered = match ctx.admit(&mut session).await {
-            Ok(None) => {
-                ctx.websocket = may_switch(&mut session);
-                ctx.answer(&mut session).await
-            }
-            Ok(Some(reply)) => ctx.respond(&mut session, reply).await,
-            Err(problem) => {
-                let reply = problem.reply(session.req_header(), &ctx.exchange);
-                ctx.respond(&mut session, reply).await
-            }
-        };
+        let answered = guarded(pin!(ctx.work(&mut session))).await;
+        let answered = ctx.rescue(answered);
         if let Err(error) = &answered {
             self.fail_to_proxy(&mut session, error, &mut ctx).await;
         }
@@ -156,8 +149,27 @@ impl Gateway {
 }
 
 impl Context {
+    /// From the head of the request to the end of its answer.
+    async fn work(&mut self, session: &mut Session) -> pingora::Result<()> {
+        if self.receive(session).await? {
+            return Ok(());
+        }
+        self.websocket = may_switch(session);
+        self.answer(session).await
+    }
+
+    /// From the head of the request to the answer that is made here; gives whether there is one.
+    pub(super) async fn receive(&mut self, session: &mut Session) -> pingora::Result<bool> {
+        let reply = match self.admit(session).await {
+            Ok(None) => return Ok(false),
+            Ok(Some(reply)) => reply,
+            Err(problem) => problem.reply(session.req_header(), &self.exchange),
+        };
+        self.respond(session, reply).await.map(|()| true)
+    }
+
     /// From the head of the request through the steps; gives the answer when it is made here.
-    pub(super) async fn admit(&mut self, session: &mut Session) -> Result<Option<Reply>, Problem> {
+    async fn admit(&mut self, session: &mut Session) -> Result<Option<Reply>, Problem> {
         let located = self.locate(session);
         self.keep_back_floods().and(located)?;
         self.enter(session.req_header()).await
