@@ -7,7 +7,7 @@
 use libfuzzer_sys::fuzz_target;
 use tollgate::listen::Limits;
 use tollgate::listen::chunks::Chunks;
-use tollgate::listen::framing::{Body, check, check_begun, end, glimpse};
+use tollgate::listen::framing::{Body, Flaw, check, check_begun, end, glimpse};
 
 fuzz_target!(|bytes: &[u8]| {
     let limits = Limits::default();
@@ -19,6 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(end(bytes, seen), found);
         }
     }
+    check_reading(bytes, &limits);
     let Ok(checked) = check(bytes, &limits) else { return };
     let Some((length, body)) = checked else {
         assert_eq!(found, None, "a head without a flaw ends where it ends");
@@ -27,7 +28,11 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(found, Some(length));
     let (head, behind) = bytes.split_at(length);
     for cut in 0..length.min(300) {
-        assert_eq!(check_begun(&head[..cut], &limits), Ok(()), "a good head is refused when it is cut at {cut}");
+        assert_eq!(
+            check_begun(&head[..cut], &limits),
+            Ok(()),
+            "a good head is refused when it is cut at {cut}"
+        );
         assert_eq!(check(&head[..cut], &limits), Ok(None), "it is none when it is cut at {cut}");
     }
     assert_eq!(by_httparse(bytes), (length, body));
@@ -36,6 +41,49 @@ fuzz_target!(|bytes: &[u8]| {
         check_body(behind);
     }
 });
+
+/// However a request comes in pieces, it is the same one, or none.
+fn check_reading(bytes: &[u8], limits: &Limits) {
+    let whole = read([bytes], limits);
+    let odd = bytes.iter().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+    for size in [1, 2, 3, 1 + odd % 61, 1 + odd % 4099] {
+        // Byte by byte a long head is gone through for as long as all of it is.
+        if bytes.len() / size <= 2000 {
+            let found = read(bytes.chunks(size), limits);
+            assert_eq!(found.is_ok(), whole.is_ok(), "{found:?} in pieces of {size}, {whole:?} at once");
+            assert!(found == whole || found.is_err(), "{found:?} in pieces of {size}, {whole:?} at once");
+        }
+    }
+    for cut in 0..bytes.len().min(200) {
+        let (begin, rest) = bytes.split_at(cut);
+        let found = read([begin, rest], limits);
+        assert_eq!(found.is_ok(), whole.is_ok(), "{found:?} cut at {cut}, {whole:?} at once");
+    }
+}
+
+/// Reads as a connection is read: looks at what there is after each piece, at its end for no longer than must be. Gives where
+/// the head ends and what it says of the body; `None` when more is waited for.
+fn read<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+) -> Result<Option<(usize, Body)>, Flaw> {
+    let (mut there, mut seen, mut skipped) = (Vec::new(), 0, 0);
+    for piece in pieces {
+        there.extend_from_slice(piece);
+        while seen == 0 && there.starts_with(b"\r\n") {
+            there.drain(..2);
+            skipped += 2;
+        }
+        if (seen == 0 || end(&there, seen).is_some())
+            && let Some((length, body)) = check(&there, limits)?
+        {
+            return Ok(Some((skipped + length, body)));
+        }
+        check_begun(&there, limits)?;
+        seen = there.len();
+    }
+    Ok(None)
+}
 
 fn by_httparse(bytes: &[u8]) -> (usize, Body) {
     let mut slots = [httparse::EMPTY_HEADER; 256];
@@ -99,7 +147,9 @@ fn check_body(bytes: &[u8]) {
 
 fn unchunk(mut bytes: &[u8]) -> Option<()> {
     loop {
-        let httparse::Status::Complete((at, size)) = httparse::parse_chunk_size(bytes).ok()? else { return None };
+        let httparse::Status::Complete((at, size)) = httparse::parse_chunk_size(bytes).ok()? else {
+            return None;
+        };
         bytes = bytes.get(at..)?;
         if size == 0 {
             break;
