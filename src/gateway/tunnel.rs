@@ -11,7 +11,6 @@ use super::{Context, Gateway};
 use crate::exchange::ResponseHead;
 use crate::forward;
 use crate::head::take_request;
-use crate::listen::connection::Socket;
 use crate::reply::Kind;
 use crate::route::Timeouts;
 use crate::upstream::http1::Switched;
