@@ -117,8 +117,10 @@ impl Client {
         let (mut seen, mut began, mut empty_lines) = (0, None, 0);
         let mut leaving = *self.stopping.borrow();
         loop {
-            while seen == 0 && read.starts_with(b"\r\n") {
+            // Of an empty line, one half may have come before the other.
+            while seen <= 1 && read.starts_with(b"\r\n") {
                 read.advance(2);
+                (seen, began) = (0, None);
                 empty_lines += 1;
             }
             if empty_lines > MOST_EMPTY_LINES {
