@@ -506,6 +506,9 @@ fn listener_limits(written: &ListenerLimits) -> Limits {
         h2_window: written
             .h2_window
             .map_or(default.h2_window, |size| u32::try_from(size.0).unwrap_or(u32::MAX)),
+        h2_requests: written.h2_requests.unwrap_or(default.h2_requests),
+        h2_resets: written.h2_resets.unwrap_or(default.h2_resets),
+        h2_frames: written.h2_frames.unwrap_or(default.h2_frames),
         handshake: time(written.handshake_timeout, default.handshake),
     }
 }

@@ -374,7 +374,8 @@ pub struct ListenerLimits {
     pub headers: Option<u32>,
     /// Longest request target; more is answered 414. Default `8KiB`.
     pub uri: Option<ByteSize>,
-    /// How long the head of an HTTP/1.1 request may take from its first byte on; more is answered 408. Default `10s`.
+    /// How long the head of an HTTP/1.1 request may take from its first byte on; more is answered 408. As long may an HTTP/2 client
+    /// take to begin once TLS is there. Default `10s`.
     pub header_timeout: Option<Span>,
     /// How long a client may pause within the body of a request that an upstream waits for; more is answered 408. `timeouts.idle`
     /// of the route may be shorter. gRPC calls are streams and may pause for `timeouts.stream_idle`. Default `30s`.
@@ -382,21 +383,34 @@ pub struct ListenerLimits {
     /// Bytes a second that the body of a request must come with on average, after a grace of 5s; a slower one is answered 408.
     /// gRPC calls may be slower. `0B` for no such limit. Default `240B`.
     pub body_rate: Option<ByteSize>,
-    /// How long a client may take nothing of what is sent to it before its connection is closed. Default `60s`.
+    /// How long a client may take nothing of what is sent to it before its connection is closed, or an HTTP/2 stream reset for which
+    /// it opens no window. Default `60s`.
     pub send_idle: Option<Span>,
     /// How long an idle connection is kept. Default `75s`.
     pub keepalive: Option<Span>,
     /// Most requests on one HTTP/1.1 connection; the answer to the last one closes it. Default: no limit.
     pub requests: Option<u64>,
-    /// Most connections at once; more are closed as soon as they are accepted. Default 100000.
+    /// Most connections at once, and no more than the process may open files for. Where there is no room for one more, some that
+    /// have waited for their client for long are closed, first those on which nothing was ever asked; if there are none, the new
+    /// one is closed as soon as it is accepted. Default 100000.
     pub connections: Option<u32>,
-    /// Most connections at once from one client address; more are closed. IPv6 addresses count by their first 64 bits. Trusted
-    /// proxies may have any number. Default 20000.
+    /// Most connections at once from one client address, and no more than three quarters of what there are files for; more are
+    /// closed. IPv6 addresses count by their first 64 bits. Trusted proxies may have any number. Default 20000.
     pub per_ip: Option<u32>,
     /// Most streams at once on an HTTP/2 connection. Default 100.
     pub h2_streams: Option<u32>,
     /// Bytes that a client may send ahead on an HTTP/2 stream, and on a connection. Default `1MiB`.
     pub h2_window: Option<ByteSize>,
+    /// Most requests on one HTTP/2 connection; then the client is told to open another one (GOAWAY), and what it has asked is
+    /// answered. Default 100000.
+    pub h2_requests: Option<u64>,
+    /// Streams that a client may reset on an HTTP/2 connection: so many at once, and in the time as many again. One that resets
+    /// more is disconnected with ENHANCE_YOUR_CALM. Trusted proxies may reset any number. Default `1000/10s`.
+    pub h2_resets: Option<Rate>,
+    /// Frames that ask for nothing, which a client may send on an HTTP/2 connection: SETTINGS, PING, PRIORITY, WINDOW_UPDATE and
+    /// all others but HEADERS, DATA and RST_STREAM. So many at once, in the time as many again, and one for each 256 bytes that
+    /// the client is sent. One that sends more is disconnected with ENHANCE_YOUR_CALM; trusted proxies may. Default `10000/10s`.
+    pub h2_frames: Option<Rate>,
     /// How long the PROXY protocol's header and the TLS handshake may take together. Default `10s`.
     pub handshake_timeout: Option<Span>,
     /// Most requests from one client address, counted coarsely before anything else is looked at; more is answered 429.

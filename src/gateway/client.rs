@@ -2,6 +2,7 @@
 
 use crate::exchange::{RequestHead, ResponseHead};
 use crate::head::take_request;
+use crate::listen::alarm::Alarm;
 use crate::listen::connection::{Facts, facts};
 use crate::listen::http1;
 use bytes::Bytes;
@@ -87,6 +88,21 @@ impl<'a> Client<'a> {
         match self {
             Client::Http1(session) => poll_fn(|cx| session.poll_body(cx, wanted)).await.map_err(lost),
             Client::Http2(session, _) => session.downstream_session.read_body_or_idle(!wanted).await,
+        }
+    }
+
+    /// The timer of its connection, to be given back with [`Client::put_alarm`].
+    pub(super) fn take_alarm(&mut self) -> Alarm {
+        match self {
+            Client::Http1(session) => session.take_alarm(),
+            Client::Http2(..) => Alarm::default(),
+        }
+    }
+
+    /// Takes the timer back.
+    pub(super) fn put_alarm(&mut self, alarm: Alarm) {
+        if let Client::Http1(session) = self {
+            session.put_alarm(alarm);
         }
     }
 

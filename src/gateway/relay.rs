@@ -20,7 +20,6 @@ use bytes::Bytes;
 use http::header::{HOST, TE};
 use http::{HeaderValue, StatusCode, Version};
 use pingora::Error;
-use pingora::time::timeout;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -306,13 +305,14 @@ impl Context {
     ) -> Result<Course, End> {
         let mut turn = Turn { asked: client.is_body_done(), client_first: false };
         let mut pace = (!turn.asked).then(|| self.pace(route));
+        let mut alarm = client.take_alarm();
         while !(target.is_over() || turn.asked && target.is_answered()) {
             let (limit, late) = self.limit(target, turn.asked, client, route, pace.as_ref());
             let (limit, late) = self.in_time(limit, late);
             let waited =
                 pace.as_mut().filter(|_| late == Kind::CLIENT_TIMEOUT).map(|pace| (pace, Instant::now()));
             let happened = happens(client, target, turn);
-            let happened = timeout(limit, happened).await.map_err(|_| End::Target(late))?;
+            let happened = alarm.within(limit, happened).await.map_err(|_| End::Target(late))?;
             if let Some((pace, since)) = waited {
                 pace.waited_since(since);
             }
@@ -327,6 +327,7 @@ impl Context {
                     turn.client_first = !turn.asked;
                     self.inspect(&part, route)?;
                     if let Some((head, ends)) = self.pass_on(client, target, part).await? {
+                        client.put_alarm(alarm);
                         return Ok(Course::Head(head, ends));
                     }
                 }
@@ -338,6 +339,7 @@ impl Context {
                 Happened::Client(Err(error)) => return Err(End::Client(error.into_down())),
             }
         }
+        client.put_alarm(alarm);
         Ok(Course::Over)
     }
 

@@ -161,6 +161,10 @@ impl Context {
     fn locate(&mut self, client: &mut Client<'_>) -> Result<(), Problem> {
         let facts = client.facts().cloned().ok_or(Kind::INTERNAL)?;
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
+        if let Client::Http2(session, _) = client {
+            // A client that opens no window takes nothing, although its connection may.
+            session.set_write_timeout(Some(listener.limits.send_idle));
+        }
         let (exchange, snapshot) = (&mut self.exchange, &self.snapshot);
         let found = client.change_request(|head| {
             let target = admit::check_target(head);

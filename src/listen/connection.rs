@@ -6,6 +6,8 @@
 //!
 //! What is known of the connection travels to the requests on it as [`Facts`], to those of the engine inside its digest.
 
+use super::Limits;
+use super::frames::{Frames, Watch};
 use super::patience::Patience;
 pub use super::socket::Socket;
 use super::socket::send_at_once;
@@ -68,6 +70,8 @@ pub struct Connection {
     peeked: Peeked,
     peek_timeout: Duration,
     patience: Patience,
+    /// What is read is HTTP/2, of which frames are counted.
+    frames: Option<Box<Frames>>,
     stopping: Option<watch::Receiver<bool>>,
     // Last, so that whoever waits for the guard finds the socket closed.
     _guard: Option<ConnectionGuard>,
@@ -110,6 +114,7 @@ impl Connection {
             peeked: Peeked::default(),
             peek_timeout,
             patience: Patience::default(),
+            frames: None,
             stopping: None,
             _guard: guard,
         }
@@ -139,6 +144,15 @@ impl Connection {
         &self.facts
     }
 
+    /// Counts the frames of HTTP/2 that are read from now on, and reads no more at once than others can wait for. Proxies whose
+    /// word is taken may send what they like.
+    pub fn watch_frames(&mut self, limits: &Limits) -> Arc<Watch> {
+        let frames = Frames::new((!self.facts.trusted).then_some(limits));
+        let watch = frames.watch();
+        self.frames = Some(Box::new(frames));
+        watch
+    }
+
     /// What the handshake told, if this is TLS.
     pub fn secured(&self) -> Option<&Secured> {
         self.facts.tls.as_deref()
@@ -159,6 +173,23 @@ impl Connection {
     pub(super) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
         self.patience.judge(cx, flushed)
+    }
+
+    /// Looks at what stands in `buf` behind `before`. Frames that are too many are read by nobody: whoever serves the connection
+    /// is being polled, and finds out.
+    fn look_at(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        let fresh = buf.filled().get(before..).unwrap_or_default();
+        if self.frames.as_mut().is_none_or(|frames| frames.pass(fresh)) {
+            return Poll::Ready(Ok(()));
+        }
+        buf.set_filled(before);
+        Poll::Pending
+    }
+
+    fn note_sent(&mut self, length: usize) {
+        if let Some(frames) = &mut self.frames {
+            frames.sent(length);
+        }
     }
 
     /// Sends what was gathered together with `slices`; returns how much of `slices` went out.
@@ -237,9 +268,14 @@ fn socket_digest(fd: RawFd, facts: &Facts) -> SocketDigest {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buf.filled().len();
         if !this.peeked.is_empty() {
             this.peeked.read_into(buf);
-            return Poll::Ready(Ok(()));
+            return this.look_at(buf, before);
+        }
+        if this.frames.as_ref().is_some_and(|frames| frames.is_held()) {
+            // Whoever holds it is being polled, too.
+            return Poll::Pending;
         }
         let Poll::Ready(read) = Pin::new(&mut this.socket).poll_read(cx, buf) else {
             // Whoever waits for the client has nothing more to say for now. The engine flushes an answer of known length only at
@@ -249,7 +285,8 @@ impl AsyncRead for Connection {
                 _ => Poll::Pending,
             };
         };
-        Poll::Ready(read)
+        read?;
+        this.look_at(buf, before)
     }
 }
 
@@ -267,9 +304,12 @@ impl AsyncWrite for Connection {
         let length: usize = bufs.iter().map(|slice| slice.len()).sum();
         if this.gathered.takes(length) {
             bufs.iter().for_each(|slice| this.gathered.append(slice));
+            this.note_sent(length);
             return Poll::Ready(Ok(length));
         }
-        this.poll_send(cx, bufs)
+        let sent = ready!(this.poll_send(cx, bufs))?;
+        this.note_sent(sent);
+        Poll::Ready(Ok(sent))
     }
 
     fn is_write_vectored(&self) -> bool {

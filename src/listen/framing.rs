@@ -19,6 +19,9 @@ const MAX_METHOD: usize = 32;
 const SPARE: u64 = 128;
 const SPARE_FIELD: u64 = 8;
 
+/// There is room for so many fields before a head's map grows; one that is sent on gets some more.
+const USUAL_FIELDS: usize = 8;
+
 macro_rules! flaws {
     ($($(#[doc = $doc:literal])* $name:ident = $kind:ident, $code:literal, $detail:literal;)*) => {
         /// Why a request is not taken. Clients are told the kind of problem and a sentence, the log and the metric a code.
@@ -332,7 +335,7 @@ impl<'a> Fields<'a> {
         Fields {
             read,
             request,
-            headers: HeaderMap::new(),
+            headers: HeaderMap::with_capacity(USUAL_FIELDS),
             count: 0,
             host: None,
             length: None,

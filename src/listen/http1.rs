@@ -12,6 +12,7 @@ mod output;
 mod tests;
 
 use super::Limits;
+use super::alarm::Alarm;
 use super::chunks::Chunks;
 use super::connection::{Connection, Facts};
 use super::framing::{self, Body, Flaw};
@@ -53,6 +54,7 @@ pub struct Session {
     ahead: Bytes,
     /// Where long bodies are read into.
     space: BytesMut,
+    alarm: Alarm,
     request: RequestHead,
     body: Incoming,
     /// Whether the request has no body.
@@ -72,6 +74,7 @@ impl Session {
             connection,
             ahead: Bytes::new(),
             space: BytesMut::new(),
+            alarm: Alarm::default(),
             request: nothing(),
             body: Incoming::Over,
             is_bodiless: true,
@@ -85,6 +88,16 @@ impl Session {
     /// What is known of the connection.
     pub fn facts(&self) -> &Facts {
         self.connection.facts()
+    }
+
+    /// The connection's timer, to be given back with [`Session::put_alarm`].
+    pub fn take_alarm(&mut self) -> Alarm {
+        std::mem::take(&mut self.alarm)
+    }
+
+    /// Takes the timer back.
+    pub fn put_alarm(&mut self, alarm: Alarm) {
+        self.alarm = alarm;
     }
 
     /// What was read and belongs to no request yet.

@@ -1,10 +1,12 @@
 //! Where requests come from.
 
+pub mod alarm;
 pub mod bind;
 pub mod chunks;
 pub mod connection;
 pub mod document;
 pub mod flood;
+pub mod frames;
 pub mod framing;
 pub mod http1;
 mod patience;
@@ -12,7 +14,7 @@ pub mod proxy_protocol;
 mod socket;
 pub mod tls;
 
-use crate::value::{Name, Networks, Normalize};
+use crate::value::{Name, Networks, Normalize, Rate};
 use document::RedirectHttps;
 use flood::Flood;
 use http::HeaderMap;
@@ -78,6 +80,12 @@ pub struct Limits {
     pub h2_streams: u32,
     /// Bytes that a client may send ahead on an HTTP/2 stream, and on a connection.
     pub h2_window: u32,
+    /// Most requests on one HTTP/2 connection.
+    pub h2_requests: u64,
+    /// Streams that a client may reset on an HTTP/2 connection: so many at once, and in the time as many again.
+    pub h2_resets: Rate,
+    /// Frames that ask for nothing, which a client may send on an HTTP/2 connection: likewise.
+    pub h2_frames: Rate,
     /// How long may pass between the beginning of a connection and its first request's: PROXY protocol and TLS.
     pub handshake: Duration,
 }
@@ -98,6 +106,9 @@ impl Default for Limits {
             per_ip: 20_000,
             h2_streams: 100,
             h2_window: 1 << 20,
+            h2_requests: 100_000,
+            h2_resets: Rate { count: 1000, period: Duration::from_secs(10) },
+            h2_frames: Rate { count: 10_000, period: Duration::from_secs(10) },
             handshake: Duration::from_secs(10),
         }
     }

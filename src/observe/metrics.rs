@@ -145,7 +145,9 @@ impl Families {
             )?,
             refused_connections: to.counters(
                 "tollgate_refused_connections_total",
-                "Connections of clients closed at once, because there were `limits.connections` or `limits.per_ip` already.",
+                "Connections of clients that were closed: at once, because there were `limits.connections` or `limits.per_ip` already, \
+                 for `waiting` when there was no room for others, for breaking `limits.h2_resets` or `limits.h2_frames`, or \
+                 because too many of its requests were `malformed`.",
                 &["listener", "reason"],
             )?,
             config_info: to.gauges(

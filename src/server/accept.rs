@@ -2,22 +2,22 @@
 
 use super::connections::{Connections, Guard};
 use super::http1::Client;
+use super::privileges::most_connections;
+use super::seats::{Seated, Seats};
 use super::succession::Doorkeeper;
 use super::watchdog::Probes;
 use crate::gateway::Gateway;
 use crate::listen::connection::{Connection, Facts, LAST_CHANCE, Socket};
+use crate::listen::frames::Excess;
 use crate::listen::proxy_protocol::{self, Told};
 use crate::listen::{Limits, Listener};
 use crate::observe::metrics::{Metrics, ProxyFailure};
 use crate::snapshot::Snapshot;
 use crate::value::Name;
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
+use prometheus::IntCounter;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +44,7 @@ pub(super) struct Doors {
     current: Arc<ArcSwap<Snapshot>>,
     metrics: Arc<Metrics>,
     connections: Connections,
+    seats: Seats,
     /// The watchdog's connections.
     pub probes: Probes,
     stopping: ShutdownWatch,
@@ -63,7 +64,9 @@ impl Doors {
     ) -> Doors {
         let (gateway, proxy) = (Arc::new(gateway), Arc::new(proxy));
         let (apps, open, probes) = (ArcSwap::default(), watch::channel(true).0, Probes::default());
-        let doors = Doors { proxy, gateway, current, metrics, connections, probes, stopping, apps, open };
+        let seats = Seats::default();
+        let doors =
+            Doors { proxy, gateway, current, metrics, connections, seats, probes, stopping, apps, open };
         doors.renew();
         doors
     }
@@ -86,17 +89,20 @@ impl Doors {
     }
 
     fn app(&self, listener: &Listener) -> Arc<App> {
-        let mut options = HttpServerOptions::default();
-        options.h2c = listener.h2c;
-        options.h2_idle_timeout = Some(listener.limits.keepalive);
         let turned_away = |why| self.metrics.refused_connections(listener.name.as_str(), why);
         Arc::new(App {
-            limits: listener.limits,
+            limits: within_files(listener.limits),
             turned_away: (turned_away("connections"), turned_away("per_ip")),
+            made_room: turned_away("waiting"),
+            cut_off: CutOff {
+                resets: turned_away(Excess::Resets.limit()),
+                frames: turned_away(Excess::Frames.limit()),
+                malformed: turned_away("malformed"),
+            },
             gateway: self.gateway.clone(),
             proxy: self.proxy.clone(),
-            options,
             http1: listener.http1,
+            h2c: listener.h2c,
         })
     }
 }
@@ -142,7 +148,7 @@ impl Door {
         let Some(app) = doors.apps.load().get(number).cloned() else { return };
         // Known before a byte is read, so that no request is asked what it is.
         let is_probe = doors.probes.holds(peer);
-        if !is_probe && usize::try_from(self.gauge.get()).is_ok_and(|open| open >= app.limits.connections) {
+        if !is_probe && !self.has_room(doors, &app) {
             return app.turned_away.0.inc();
         }
         let mut newcomer = Newcomer {
@@ -155,6 +161,7 @@ impl Door {
                 trusted: listener.trusted.contains(peer.ip()),
             },
             guard: doors.connections.open(self.gauge.clone()),
+            seated: doors.seats.take(self.number),
             app,
             stopping: doors.stopping.clone(),
             is_probe,
@@ -168,8 +175,23 @@ impl Door {
             // What comes before the first request is for strangers.
             _ if newcomer.is_probe => newcomer.serve(stream),
             None if !is_proxied => newcomer.serve(stream),
-            _ => drop(tokio::spawn(newcomer.introduce(stream, doors.current.load_full(), is_proxied))),
+            _ => {
+                let seat = newcomer.seated.seat.clone();
+                let task = tokio::spawn(newcomer.introduce(stream, doors.current.load_full(), is_proxied));
+                seat.is_served_by(task.abort_handle());
+            }
         }
+    }
+
+    /// Whether one more may come in, which may cost others their place.
+    fn has_room(&self, doors: &Doors, app: &App) -> bool {
+        let open = usize::try_from(self.gauge.get()).unwrap_or_default();
+        if open.saturating_sub(doors.seats.going()) < app.limits.connections {
+            return true;
+        }
+        let left = doors.seats.make_room(self.number);
+        app.made_room.inc_by(left as u64);
+        left > 0
     }
 }
 
@@ -177,6 +199,7 @@ impl Door {
 struct Newcomer {
     facts: Facts,
     guard: Guard,
+    seated: Seated,
     app: Arc<App>,
     stopping: ShutdownWatch,
     is_probe: bool,
@@ -257,13 +280,16 @@ impl Newcomer {
     /// A task of its own, so that what a handshake needs is not kept along with the connection.
     fn serve(self, socket: impl Into<Socket>) {
         let Limits { keepalive, send_idle, .. } = self.app.limits;
-        let connection = Connection::new(socket, self.facts, keepalive, Some(Box::new(self.guard)));
+        let seat = self.seated.seat.clone();
+        let guard = Box::new((self.guard, self.seated));
+        let connection = Connection::new(socket, self.facts, keepalive, Some(guard));
         let connection = Box::new(connection.until(self.stopping.clone()).send_idle(send_idle));
-        let client = Client::new(self.app, self.stopping);
-        match self.is_probe {
+        let client = Client::new(self.app, self.stopping, seat.clone());
+        let task = match self.is_probe {
             false => tokio::spawn(client.serve(connection)),
             true => tokio::spawn(client.serve_probe(connection)),
         };
+        seat.is_served_by(task.abort_handle());
     }
 }
 
@@ -306,47 +332,42 @@ async fn refused(error: &io::Error) {
     tokio::time::sleep(OUT_OF_FILES).await;
 }
 
+/// The caps of connections, as far as there are files for them. One client shall not have all of those.
+fn within_files(mut limits: Limits) -> Limits {
+    let files = most_connections();
+    limits.connections = limits.connections.min(files);
+    limits.per_ip = limits.per_ip.min(files - files / 4);
+    limits
+}
+
 /// What is behind one listener.
 pub(super) struct App {
     pub(super) gateway: Arc<Gateway>,
     /// The engine's proxy.
-    proxy: Arc<HttpProxy<Gateway>>,
-    pub(super) options: HttpServerOptions,
+    pub(super) proxy: Arc<HttpProxy<Gateway>>,
     pub(super) http1: bool,
+    pub(super) h2c: bool,
     pub(super) limits: Limits,
     /// Counts connections beyond `limits.connections` and `limits.per_ip`.
-    turned_away: (prometheus::IntCounter, prometheus::IntCounter),
+    turned_away: (IntCounter, IntCounter),
+    /// Counts connections that waited, and were ended to make room for others.
+    made_room: IntCounter,
+    pub(super) cut_off: CutOff,
 }
 
-/// What `limits` mean in HTTP/2's way of counting: 32 bytes more for each field (RFC 9113 section 6.5.2).
-fn h2_header_list(limits: &Limits) -> u32 {
-    let bytes = limits.header_bytes.saturating_add(limits.uri).saturating_add(32 * limits.headers as u64);
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+/// Counts HTTP/2 connections that were ended for what the client did.
+pub(super) struct CutOff {
+    resets: IntCounter,
+    frames: IntCounter,
+    /// Too much that is no request.
+    pub(super) malformed: IntCounter,
 }
 
-#[async_trait]
-impl HttpServerApp for App {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        if !self.http1 && !session.is_http2() {
-            session.shutdown().await;
-            return None;
+impl CutOff {
+    pub(super) fn by(&self, excess: Excess) -> &IntCounter {
+        match excess {
+            Excess::Resets => &self.resets,
+            Excess::Frames => &self.frames,
         }
-        self.proxy.process_new_http(session, shutdown).await
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        let mut options = default_h2_options();
-        let Limits { h2_streams, h2_window, .. } = self.limits;
-        options.initial_window_size(h2_window).initial_connection_window_size(h2_window);
-        options.max_concurrent_streams(h2_streams).max_header_list_size(h2_header_list(&self.limits));
-        Some(options)
     }
 }

@@ -1,13 +1,13 @@
 //! HTTP/1.1 connections of clients, request by request.
 
 use super::accept::App;
+use super::http2;
+use super::seats::Seat;
 use crate::listen::connection::{Connection, H2_PREFACE, LAST_CHANCE};
 use crate::listen::framing::Flaw;
 use crate::listen::http1::Session;
-use pingora::apps::ServerApp;
-use pingora::protocols::Peek;
+use pingora::protocols::{Peek, Shutdown};
 use pingora::server::ShutdownWatch;
-use pingora::time::timeout;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,36 +19,39 @@ const MOST_EMPTY_LINES: u32 = 4;
 pub(super) struct Client {
     app: Arc<App>,
     stopping: ShutdownWatch,
+    seat: Arc<Seat>,
 }
 
 impl Client {
-    pub(super) fn new(app: Arc<App>, stopping: ShutdownWatch) -> Client {
-        Client { app, stopping }
+    pub(super) fn new(app: Arc<App>, stopping: ShutdownWatch, seat: Arc<Seat>) -> Client {
+        Client { app, stopping, seat }
     }
 
     /// Serves a connection to its end.
     pub(super) async fn serve(mut self, mut connection: Box<Connection>) {
         match self.speaks_http1(&mut connection).await {
             Some(true) => self.serve_http1(connection).await,
-            Some(false) => self.leave_to_engine(connection).await,
-            None => {}
+            // Boxed: what that needs is not kept along with connections of HTTP/1.1.
+            Some(false) => Box::pin(http2::serve(self.app, connection, self.stopping, self.seat)).await,
+            None => connection.shutdown().await,
         }
     }
 
-    /// Whether HTTP/1.1 is spoken on a connection; `None` when nothing is.
+    /// Whether HTTP/1.1 is spoken on a connection, or else HTTP/2; `None` when nothing is that the listener knows.
     async fn speaks_http1(&self, connection: &mut Connection) -> Option<bool> {
+        let (http1, h2c) = (self.app.http1, self.app.h2c);
         if let Some(tls) = connection.secured() {
-            return Some(self.app.http1 && !tls.h2);
+            return (tls.h2 || http1).then_some(!tls.h2);
         }
-        if !self.app.http1 {
-            return Some(false);
-        }
-        if !self.app.options.h2c {
-            return Some(true);
+        if !h2c {
+            return http1.then_some(true);
         }
         let mut begin = [0; H2_PREFACE.len()];
         connection.try_peek(&mut begin).await.ok()?;
-        Some(begin != *H2_PREFACE)
+        match begin == *H2_PREFACE {
+            true => Some(false),
+            false => http1.then_some(true),
+        }
     }
 
     /// Answers the one request of the watchdog.
@@ -59,14 +62,13 @@ impl Client {
         }
     }
 
-    async fn leave_to_engine(&self, connection: Box<Connection>) {
-        self.app.process_new(connection, &self.stopping).await;
-    }
-
     async fn serve_http1(&mut self, connection: Box<Connection>) {
         let mut session = Box::new(Session::new(connection));
         let mut left = self.app.limits.requests.unwrap_or(u64::MAX);
         while let Some(found) = self.read_head(&mut session).await {
+            if !self.seat.be_busy() {
+                return;
+            }
             if let Err(flaw) = found {
                 self.app.gateway.refuse_head(&mut session, flaw).await;
                 return session.linger().await;
@@ -79,13 +81,14 @@ impl Client {
                 Some(kept) => session = kept,
                 None => return,
             }
+            self.seat.wait();
         }
         session.part();
     }
 
     /// Reads until there is a whole head; `None` when none comes.
     async fn read_head(&mut self, session: &mut Session) -> Option<Result<(), Flaw>> {
-        let limits = self.app.limits;
+        let (limits, mut alarm) = (self.app.limits, session.take_alarm());
         let (mut seen, mut began, mut empty_lines) = (0, None, 0);
         let mut leaving = *self.stopping.borrow();
         loop {
@@ -98,7 +101,10 @@ impl Client {
                 return Some(Err(Flaw::EmptyLines));
             }
             match session.begin(seen, &limits) {
-                Ok(true) => return Some(Ok(())),
+                Ok(true) => {
+                    session.put_alarm(alarm);
+                    return Some(Ok(()));
+                }
                 Ok(false) => {}
                 Err(flaw) => return Some(Err(flaw)),
             }
@@ -109,7 +115,7 @@ impl Client {
                 (_, None) => *began.insert(Instant::now() + limits.header_time) - Instant::now(),
                 (_, Some(deadline)) => deadline.saturating_duration_since(Instant::now()),
             };
-            let more = timeout(limit, poll_fn(|cx| session.poll_fill(cx)));
+            let more = alarm.within(limit, poll_fn(|cx| session.poll_fill(cx)));
             let more = tokio::select! {
                 biased;
                 more = more => more,

@@ -15,6 +15,13 @@ pub(super) fn raise_file_limit() {
     }
 }
 
+/// How many connections of clients there are files for, when some are kept for targets and everything else.
+pub(super) fn most_connections() -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    files - (files / 16).max(64).min(files / 2)
+}
+
 /// Becomes another user, with its groups and none of root's rights, and gives it the admin socket. Must come before any thread
 /// is started.
 ///

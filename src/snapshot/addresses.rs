@@ -42,6 +42,9 @@ fn check_listener(name: &Spanned<Name>, written: &Listener, issues: &mut Issues)
     }
 }
 
+/// Frames of HTTP/2 that say nothing, which an honest client sends now and then.
+const LEAST_FRAMES: u32 = 100;
+
 /// Limits with which nobody could be served, and what is wrong with them.
 fn impossible_limits(limits: &ListenerLimits) -> impl Iterator<Item = (&'static str, &'static str)> {
     let times = [
@@ -55,14 +58,17 @@ fn impossible_limits(limits: &ListenerLimits) -> impl Iterator<Item = (&'static 
         ("connections", limits.connections.map(u64::from)),
         ("per_ip", limits.per_ip.map(u64::from)),
         ("h2_streams", limits.h2_streams.map(u64::from)),
+        ("h2_requests", limits.h2_requests),
     ];
     let no_time = times.into_iter().filter(|(_, time)| time.is_some_and(|time| time.0.is_zero()));
     let none = counts.into_iter().filter(|(_, count)| *count == Some(0));
     // RFC 9113 section 6.9.1; streams begin with 65,535.
     let window = limits.h2_window.filter(|window| !(65_535..=0x7fff_ffff).contains(&window.0));
+    let frames = limits.h2_frames.filter(|frames| frames.count < LEAST_FRAMES);
     no_time
         .map(|(key, _)| (key, "of no time"))
         .chain(none.map(|(key, _)| (key, "of 0")))
+        .chain(frames.map(|_| ("h2_frames", "of less than 100 at once")))
         .chain(window.map(|_| ("h2_window", "below 64KiB or above 2GiB")))
 }
 

@@ -20,6 +20,7 @@ mod explain;
 mod framing;
 mod grpc;
 mod grpc_web;
+mod h2_limits;
 mod h2_targets;
 mod harness;
 mod identity;

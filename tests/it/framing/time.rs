@@ -1,6 +1,6 @@
 //! Who is slow, or too many.
 
-use crate::harness::{Answer, Client, Gateway, H2Client, Plan, Request, Upstream, assert_eventually};
+use crate::harness::{Answer, Client, Gate, Gateway, H2Client, Plan, Request, Upstream, assert_eventually};
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -129,26 +129,59 @@ fn who_reads_nothing_is_left() {
 
 #[test]
 fn connections_are_counted() {
-    let target = Upstream::echo();
+    let gate = Gate::default();
+    let target = Upstream::start({
+        let gate = gate.clone();
+        move |_| {
+            gate.wait();
+            Answer::ok("late")
+        }
+    });
     for (limits, reason) in [("per_ip: 3", "per_ip"), ("connections: 3", "connections")] {
         let gateway = front(limits, &target);
-        let mut kept: Vec<Client> = (0..3).map(|_| gateway.client()).collect();
-        for client in &mut kept {
-            assert_eq!(client.get("/").status, 200);
+        let mut busy: Vec<Client> = (0..3).map(|_| gateway.client()).collect();
+        for client in &mut busy {
+            client.send_raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         }
-        let mut one_more = gateway.client();
-        one_more.wire.expect_closed();
-        let counted = format!("tollgate_refused_connections_total{{reason=\"{reason}\"}}");
-        assert_eq!(gateway.metric(&counted), 1.0);
-        assert_eq!(kept[0].get("/").status, 200, "the others stay");
-        drop(kept.pop());
+        assert_eventually(DEADLINE, "three requests", || gateway.metric("tollgate_active_requests") >= 3.0);
+        gateway.client().wire.expect_closed();
+        assert_eq!(refused(&gateway, reason), 1.0);
+        drop(busy.pop());
         assert_eventually(DEADLINE, "a place to be free", || {
             let mut client = gateway.client();
-            let asked = client.wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-            asked.is_ok()
-                && client.wire.read_line().is_ok_and(|line| line.is_some_and(|line| line.contains("200")))
+            client.send_raw("GET / HT");
+            std::thread::sleep(Duration::from_millis(50));
+            !client.wire.has_more()
         });
+        drop(busy);
     }
+    gate.open();
+}
+
+fn refused(gateway: &Gateway, reason: &str) -> f64 {
+    gateway.metric(&format!("tollgate_refused_connections_total{{listener=\"web\",reason=\"{reason}\"}}"))
+}
+
+#[test]
+fn who_only_waits_makes_room() {
+    let target = Upstream::echo();
+    let gateway = front("connections: 3", &target);
+    let mut known = gateway.client();
+    assert_eq!(known.get("/").status, 200);
+    let (mut silent, mut half) = (gateway.client(), gateway.client());
+    half.send_raw("GET / HTTP/1.1\r\nHo");
+    let mut fourth = None;
+    assert_eventually(DEADLINE, "room to be made", || {
+        let mut client = gateway.client();
+        let asked = client.wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answered = asked.is_ok()
+            && client.wire.read_line().is_ok_and(|line| line.is_some_and(|line| line.contains("200")));
+        fourth = answered.then_some(client);
+        answered
+    });
+    silent.wire.expect_closed();
+    assert!(refused(&gateway, "waiting") >= 1.0);
+    assert_eq!(known.get("/").status, 200, "who has asked before goes last");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod command;
 mod dns;
 mod gateway;
 mod h2_client;
+pub mod h2_raw;
 mod h2_target;
 mod h2_upstream;
 mod idp;
