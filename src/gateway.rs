@@ -17,9 +17,10 @@ mod pace;
 mod relay;
 mod renew;
 mod replay;
+mod rescue;
 mod respond;
 mod serve;
-mod tunnel;
+pub mod tunnel;
 
 use crate::attempt::Attempts;
 use crate::cache::status::CacheStatus;
@@ -30,6 +31,7 @@ use crate::filters::too_large;
 use crate::forward;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::{Counted, Held, Metrics};
+use crate::observe::panics::guarded;
 use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
@@ -47,6 +49,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use replay::Replay;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
@@ -160,14 +163,8 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> pingora::Result<bool> {
-        let client = &mut Client::of_stream(session);
-        let reply = match ctx.admit(client).await {
-            Ok(None) => return Ok(false),
-            Ok(Some(reply)) => reply,
-            Err(problem) => problem.reply(client.request(), &ctx.exchange),
-        };
-        ctx.respond(client, reply).await?;
-        Ok(true)
+        let received = guarded(pin!(ctx.receive(&mut Client::of_stream(session)))).await;
+        ctx.rescue(received)
     }
 
     /// Requests are relayed here, before the engine's own proxying begins.
@@ -176,7 +173,8 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> pingora::Result<bool> {
-        ctx.answer(&mut Client::of_stream(session)).await.map(|()| false)
+        let answered = guarded(pin!(ctx.answer(&mut Client::of_stream(session)))).await;
+        ctx.rescue(answered).map(|()| false)
     }
 
     /// Never asked: the engine proxies nothing.
@@ -235,7 +233,7 @@ impl Gateway {
         client.close();
         let reply = problem.reply(client.request(), &ctx.exchange);
         let reason = ctx.exchange.reason;
-        if let Err(error) = ctx.respond(client, reply).await {
+        if let Err(error) = ctx.respond_anyhow(client, reply).await {
             log::debug!("an answer could not be written: {error}");
         }
         ctx.exchange.reason = reason;

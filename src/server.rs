@@ -24,6 +24,7 @@ use crate::admin;
 use crate::cache::Store;
 use crate::gateway::Gateway;
 use crate::observe::access_log::AccessLog;
+use crate::observe::panics;
 use crate::prepare::Prepared;
 use crate::reload::{FileWatch, Live, Running, SUCCESSOR_TIME, Succession, WARM_UP, Waning, Wanted, warm_up};
 use crate::snapshot::{ProcessSettings, Shared};
@@ -94,6 +95,7 @@ pub fn run(start: Start) -> Result<usize, String> {
 }
 
 fn start_and_stay(start: Start) -> Result<usize, String> {
+    panics::watch();
     let Start { path, watch, prepared, mut predecessor, arguments } = start;
     let Prepared { loaded: Some(loaded), snapshot: Some(snapshot), shared: Some(shared), sources, .. } =
         prepared
@@ -456,3 +458,6 @@ fn state_line(running: &Running) -> String {
         std::process::id(),
     )
 }
+
+#[cfg(test)]
+mod tests;

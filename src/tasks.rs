@@ -176,9 +176,11 @@ fn how(ended: Result<(), JoinError>) -> String {
         Err(Err(cancelled)) => return format!("was cut off: {cancelled}"),
         Err(Ok(panic)) => panic,
     };
-    let text =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("no message"))
+    // A message that was put together while running may quote a secret.
+    match panic.downcast_ref::<&'static str>() {
+        Some(written) => format!("panicked: {written}"),
+        None => "panicked".to_owned(),
+    }
 }
 
 /// A spawned run that does not outlive the one who waits for it.

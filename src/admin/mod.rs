@@ -13,6 +13,7 @@ use crate::listen::connection::{Connection, Facts, Socket as Stream};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::CONTENT_TYPE as METRICS_TYPE;
 use crate::observe::metrics::KeyFacts;
+use crate::observe::panics;
 use crate::reload::{Running, Waning};
 use crate::store::redis::StoreError;
 use crate::upstream::UpstreamStatus;
@@ -364,6 +365,7 @@ impl App {
         drop(shown);
         let body = self.state.running.shared.metrics.render(|metrics| {
             metrics.log_dropped(self.state.log.as_ref().map_or(0, |log| log.dropped()));
+            metrics.panicked(panics::count());
             self.show_access(metrics);
             self.show_cache(metrics);
         });

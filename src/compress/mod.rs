@@ -113,15 +113,18 @@ fn forbids_change(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Other bytes are another representation: its entity tag can be like the old one only weakly (RFC 9110 section 8.8.1).
+/// Other bytes are another representation: its entity tag can be like the old one only weakly (RFC 9110 section 8.8.1). What is
+/// no tag, or are two, says nothing.
 fn weaken(headers: &mut HeaderMap) {
-    let Some(tag) = headers.get(ETAG) else { return };
-    if tag.as_bytes().starts_with(b"W/") {
-        return;
-    }
-    match HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()) {
-        Ok(weak) => headers.insert(ETAG, weak),
-        Err(_) => headers.remove(ETAG),
+    let mut tags = headers.get_all(ETAG).iter();
+    let weak = match (tags.next().map(HeaderValue::as_bytes), tags.next()) {
+        (None, _) | (Some([b'W', b'/', ..]), None) => return,
+        (Some(tag @ [b'"', ..]), None) => HeaderValue::from_bytes(&[b"W/", tag].concat()).ok(),
+        _ => None,
+    };
+    match weak {
+        Some(weak) => headers.insert(ETAG, weak),
+        None => headers.remove(ETAG),
     };
 }
 
@@ -181,6 +184,24 @@ mod tests {
         assert_eq!(text(&head, "etag"), "W/\"a\"");
         assert_eq!(text(&head, "vary"), "origin, accept-encoding");
         assert!(!head.headers.contains_key("content-length") && !head.headers.contains_key("accept-ranges"));
+    }
+
+    #[test]
+    fn what_is_no_single_entity_tag_is_left_out() {
+        let compress = Compress::new(&CompressRule::default(), At::NOWHERE);
+        for (tags, left) in [
+            (&["\"a\""][..], "W/\"a\""),
+            (&["W/\"a\""], "W/\"a\""),
+            (&["W/\"a\"", "\"b\""], ""),
+            (&[""], ""),
+            (&["a"], ""),
+        ] {
+            let fields: Vec<_> =
+                tags.iter().map(|tag| ("etag", *tag)).chain([("content-type", "text/html")]).collect();
+            let mut head = answer(200, &fields);
+            assert!(compress.begin(&request(&[("accept-encoding", "gzip")]), &mut head, false).is_some());
+            assert_eq!(text(&head, "etag"), left, "{tags:?}");
+        }
     }
 
     #[test]

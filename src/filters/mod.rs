@@ -194,6 +194,13 @@ impl Chain {
         chain
     }
 
+    /// Adds a step of a test's own.
+    #[cfg(test)]
+    pub fn add(&mut self, filter: impl Filter + 'static) {
+        let hooks = Hooks { request: true, upstream_request: true, response: true };
+        self.push("test", Made::new(filter, hooks, At::NOWHERE));
+    }
+
     fn push(&mut self, name: &'static str, made: Made) {
         let (number, hooks) = (self.steps.len(), made.hooks);
         self.steps.push((name, made));

@@ -5,6 +5,7 @@ use super::client::Client;
 use super::framing::frame;
 use crate::exchange::{ResponseHead, declared_body};
 use crate::forward;
+use crate::grpc::Dialect;
 use crate::head::reply_head;
 use crate::listen::http1::DRAIN_TIME;
 use crate::reply::Reply;
@@ -91,12 +92,13 @@ impl Context {
 
 /// Whether an answer may go on for long without being slow: WebSocket and the like, server-sent events, gRPC.
 fn is_stream(head: &ResponseHead) -> bool {
-    let is_streamed = |kind: &HeaderValue| {
-        [&b"text/event-stream"[..], b"application/grpc"]
-            .iter()
-            .any(|stream| kind.as_bytes().starts_with(stream))
+    let is_events = |kind: &HeaderValue| {
+        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     };
-    head.status == StatusCode::SWITCHING_PROTOCOLS || head.headers.get(CONTENT_TYPE).is_some_and(is_streamed)
+    head.status == StatusCode::SWITCHING_PROTOCOLS
+        || Dialect::of(&head.headers).is_some()
+        || head.headers.get(CONTENT_TYPE).is_some_and(is_events)
 }
 
 /// Reads what a client is still sending after its answer. Without this the connection or stream would be reset, and clients
@@ -115,4 +117,28 @@ async fn drain(client: &mut Client<'_>) {
     };
     // Whoever takes longer gets the reset.
     drop(tokio::time::timeout(DRAIN_TIME, read).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_told_by_its_type_however_that_is_written() {
+        for (kind, expected) in [
+            ("text/event-stream", true),
+            ("TEXT/Event-Stream ; charset=utf-8", true),
+            ("text/event-streams", false),
+            ("application/grpc+proto", true),
+            ("Application/gRPC-Web", true),
+            ("application/grpcs", false),
+            ("text/html", false),
+        ] {
+            let (head, ()) =
+                http::Response::builder().header("content-type", kind).body(()).unwrap().into_parts();
+            assert_eq!(is_stream(&head), expected, "{kind}");
+        }
+        let (head, ()) = http::Response::builder().status(101).body(()).unwrap().into_parts();
+        assert!(is_stream(&head));
+    }
 }

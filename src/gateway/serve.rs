@@ -11,6 +11,7 @@ use crate::forward;
 use crate::head::reply_head;
 use crate::listen::framing::{Flaw, glimpse};
 use crate::listen::http1::Session;
+use crate::observe::panics::guarded;
 use crate::observe::{Record, record};
 use crate::outcome;
 use crate::reply::{Kind, Problem, Reply};
@@ -18,23 +19,15 @@ use bytes::Bytes;
 use http::{Method, Uri};
 use pingora::Error;
 use pingora::proxy::ProxyHttp;
+use std::pin::pin;
 
 impl Gateway {
     /// Serves the request whose head an HTTP/1.1 `session` has read. Gives the session back if it may carry another one.
     pub async fn serve(&self, mut session: Box<Session>) -> Option<Box<Session>> {
         let mut ctx = self.new_ctx();
         let client = &mut Client::Http1(&mut session);
-        let answered = match ctx.admit(client).await {
-            Ok(None) => {
-                ctx.websocket = may_switch(client);
-                ctx.answer(client).await
-            }
-            Ok(Some(reply)) => ctx.respond(client, reply).await,
-            Err(problem) => {
-                let reply = problem.reply(client.request(), &ctx.exchange);
-                ctx.respond(client, reply).await
-            }
-        };
+        let answered = guarded(pin!(ctx.work(client))).await;
+        let answered = ctx.rescue(answered);
         if let Err(error) = &answered {
             self.fail(client, error, &mut ctx).await;
         }
@@ -127,8 +120,27 @@ impl Gateway {
 }
 
 impl Context {
+    /// From the head of the request to the end of its answer.
+    async fn work(&mut self, client: &mut Client<'_>) -> pingora::Result<()> {
+        if self.receive(client).await? {
+            return Ok(());
+        }
+        self.websocket = may_switch(client);
+        self.answer(client).await
+    }
+
+    /// From the head of the request to the answer that is made here; gives whether there is one.
+    pub(super) async fn receive(&mut self, client: &mut Client<'_>) -> pingora::Result<bool> {
+        let reply = match self.admit(client).await {
+            Ok(None) => return Ok(false),
+            Ok(Some(reply)) => reply,
+            Err(problem) => problem.reply(client.request(), &self.exchange),
+        };
+        self.respond(client, reply).await.map(|()| true)
+    }
+
     /// From the head of the request through the steps; gives the answer when it is made here.
-    pub(super) async fn admit(&mut self, client: &mut Client<'_>) -> Result<Option<Reply>, Problem> {
+    async fn admit(&mut self, client: &mut Client<'_>) -> Result<Option<Reply>, Problem> {
         let located = self.locate(client);
         self.keep_back_floods().and(located)?;
         self.enter(client.request()).await

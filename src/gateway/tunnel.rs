@@ -11,7 +11,6 @@ use super::client::Client;
 use super::{Context, Gateway};
 use crate::exchange::ResponseHead;
 use crate::forward;
-use crate::listen::connection::{Connection, Socket};
 use crate::listen::http1::Session;
 use crate::reply::Kind;
 use crate::route::Timeouts;
@@ -23,7 +22,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 /// What a client gets when the process leaves: a frame that closes with 1012, "service restart" (RFC 6455 section 7.4).
@@ -48,7 +47,7 @@ impl Gateway {
         let mut tunnel = Tunnel::new(session.into_parts(), (socket, read), &head);
         let end = tunnel.carry(&timeouts, self.closing.subscribe()).await;
         ctx.exchange.reason = end.map(|kind| kind.code);
-        ctx.exchange.bytes_in = tunnel.up.carried();
+        ctx.exchange.bytes_in = tunnel.bytes_in();
         self.record(&request, tunnel.bytes_out(), &mut ctx);
     }
 }
@@ -72,9 +71,9 @@ fn write_head(head: &ResponseHead) -> Vec<u8> {
 }
 
 /// Two connections that have become one.
-struct Tunnel {
-    client: Box<Connection>,
-    target: Socket,
+pub struct Tunnel<C, T> {
+    client: C,
+    target: T,
     /// From the client to the target.
     up: Lane,
     /// From the target to the client, with the head of the 101 before it.
@@ -85,12 +84,13 @@ struct Tunnel {
     active: Instant,
 }
 
-impl Tunnel {
-    fn new(
-        (client, ahead): (Box<Connection>, Bytes),
-        (target, read): (Socket, BytesMut),
-        head: &ResponseHead,
-    ) -> Tunnel {
+impl<C, T> Tunnel<C, T>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Two connections, what was read of them too early, and the head of the 101 that the client still has to get.
+    pub fn new((client, ahead): (C, Bytes), (target, read): (T, BytesMut), head: &ResponseHead) -> Self {
         let mut begin = write_head(head);
         let (head, mut frames) = (begin.len() as u64, Frames::default());
         frames.follow(&read);
@@ -99,12 +99,18 @@ impl Tunnel {
         Tunnel { client, target, up, down, head, active: Instant::now() }
     }
 
-    fn bytes_out(&self) -> u64 {
+    /// Bytes that have gone to the target.
+    pub fn bytes_in(&self) -> u64 {
+        self.up.carried()
+    }
+
+    /// Bytes that have gone to the client behind the head.
+    pub fn bytes_out(&self) -> u64 {
         self.down.carried().saturating_sub(self.head)
     }
 
     /// Carries everything there is; gives why it ended, unless both sides have said their last word.
-    async fn carry(&mut self, timeouts: &Timeouts, mut closing: watch::Receiver<bool>) -> Option<Kind> {
+    pub async fn carry(&mut self, timeouts: &Timeouts, mut closing: watch::Receiver<bool>) -> Option<Kind> {
         while !(self.up.is_over() && self.down.is_over()) {
             // Whoever has heard the last word of the other side is not waited for as long.
             let limit = match self.up.is_open() && self.down.is_open() {

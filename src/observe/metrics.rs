@@ -67,6 +67,7 @@ pub struct Metrics {
     bytes_received: IntCounter,
     bytes_sent: IntCounter,
     log_dropped: IntCounter,
+    panics: IntCounter,
     streams: Counted,
     snapshots: IntGauge,
     reload_success: IntGauge,
@@ -202,6 +203,10 @@ impl Metrics {
                 "tollgate_log_dropped_total",
                 "Lines of the access log that were lost: the log was slower than the requests, or failed.",
             )?,
+            panics: to.counter(
+                "tollgate_panics_total",
+                "Panics, which are mistakes in tollgate: each has cost a request (500), a connection or a background task's run.",
+            )?,
             reload_success: to.gauge(
                 "tollgate_config_last_reload_success",
                 "Whether the last attempt to load the configuration succeeded.",
@@ -285,6 +290,11 @@ impl Metrics {
     /// Tells how many lines of the access log were lost so far. A smaller number than before changes nothing.
     pub fn log_dropped(&self, total: u64) {
         self.log_dropped.inc_by(total.saturating_sub(self.log_dropped.get()));
+    }
+
+    /// Tells how many panics there were so far. A smaller number than before changes nothing.
+    pub fn panicked(&self, total: u64) {
+        self.panics.inc_by(total.saturating_sub(self.panics.get()));
     }
 
     /// Changes how many series may be made. Series that exist stay.
@@ -423,6 +433,7 @@ mod tests {
             ("tollgate_http_requests_total", "counter"),
             ("tollgate_log_dropped_total", "counter"),
             ("tollgate_metrics_series_dropped_total", "counter"),
+            ("tollgate_panics_total", "counter"),
             ("tollgate_upstream_attempts_total", "counter"),
             ("tollgate_upstream_request_duration_seconds", "histogram"),
             ("tollgate_upstream_target_up", "gauge"),

@@ -4,6 +4,7 @@ pub mod access_log;
 mod json;
 pub mod log;
 pub mod metrics;
+pub mod panics;
 
 use crate::exchange::{Exchange, RequestHead, authority, push_address};
 use crate::value::query::{decoded_text, split_pair};

@@ -92,7 +92,9 @@ impl Client {
         let (mut seen, mut began, mut empty_lines) = (0, None, 0);
         let mut leaving = *self.stopping.borrow();
         loop {
-            while seen == 0 && session.skip_empty_line() {
+            // Of an empty line, one half may have come before the other.
+            while seen <= 1 && session.skip_empty_line() {
+                (seen, began) = (0, None);
                 empty_lines += 1;
             }
             if empty_lines > MOST_EMPTY_LINES {

@@ -9,6 +9,7 @@ use super::dial::{Dial, Versions};
 use super::spec::{Address, ClientCert, Protocol, TlsSpec, UpstreamSpec};
 use super::target::Place;
 use super::tls::{Handshakes, Proof};
+use crate::observe::panics;
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::tls::{ALPN, CaType};
 use pingora::tls::{CertificateDer, PrivateKeyDer, RootCertStore, ServerName};
@@ -240,8 +241,8 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
 /// The engine's own parser panics on what it cannot read, so that is caught here, once, at load.
 fn parse(der: &CertificateDer<'_>, what: &str) -> Result<WrappedX509, String> {
     let raw = der.to_vec();
-    std::panic::catch_unwind(move || WrappedX509::new(raw, parse_x509))
-        .map_err(|_| format!("a certificate in {what} cannot be parsed"))
+    panics::expected(move || WrappedX509::new(raw, parse_x509))
+        .ok_or_else(|| format!("a certificate in {what} cannot be parsed"))
 }
 
 #[cfg(test)]

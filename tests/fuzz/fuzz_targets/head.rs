@@ -20,6 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(end(bytes, seen), found);
         }
     }
+    check_reading(bytes, &limits);
     let Ok(checked) = check(bytes, &limits) else { return };
     let Some((length, body)) = checked else {
         assert_eq!(found, None, "a head without a flaw ends where it ends");
@@ -28,7 +29,11 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(found, Some(length));
     let (head, behind) = bytes.split_at(length);
     for cut in 0..length.min(300) {
-        assert_eq!(check_begun(&head[..cut], &limits), Ok(()), "a good head is refused when it is cut at {cut}");
+        assert_eq!(
+            check_begun(&head[..cut], &limits),
+            Ok(()),
+            "a good head is refused when it is cut at {cut}"
+        );
         assert_eq!(check(&head[..cut], &limits), Ok(None), "it is none when it is cut at {cut}");
     }
     assert_eq!(by_httparse(bytes), (length, body));
@@ -37,6 +42,52 @@ fuzz_target!(|bytes: &[u8]| {
         check_body(behind);
     }
 });
+
+/// However a request comes in pieces, it is the same one, or none.
+fn check_reading(bytes: &[u8], limits: &Limits) {
+    let whole = read([bytes], limits);
+    let check = |found: Result<Option<(usize, Body)>, Flaw>, how: &str| match (&whole, &found) {
+        // What is wrong with a head is looked for when it comes, and then when it ends.
+        (Err(_), Ok(None) | Err(_)) => {}
+        _ => assert_eq!(found, whole, "{how}"),
+    };
+    let odd = bytes.iter().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+    for size in [1, 2, 3, 1 + odd % 61, 1 + odd % 4099] {
+        // Byte by byte a long head is gone through for as long as all of it is.
+        if bytes.len() / size <= 2000 {
+            check(read(bytes.chunks(size), limits), &format!("in pieces of {size}"));
+        }
+    }
+    for cut in 0..bytes.len().min(200) {
+        let (begin, rest) = bytes.split_at(cut);
+        check(read([begin, rest], limits), &format!("cut at {cut}"));
+    }
+}
+
+/// Reads as a connection is read: looks at what there is after each piece, at its end for no longer than must be. Gives where
+/// the head ends and what it says of the body; `None` when more is waited for.
+fn read<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+) -> Result<Option<(usize, Body)>, Flaw> {
+    let (mut there, mut seen, mut skipped) = (Vec::new(), 0, 0);
+    for piece in pieces {
+        there.extend_from_slice(piece);
+        while seen <= 1 && there.starts_with(b"\r\n") {
+            there.drain(..2);
+            (seen, skipped) = (0, skipped + 2);
+        }
+        if (seen == 0 || end(&there, seen).is_some())
+            && let Some((length, body)) = check(&there, limits)?
+        {
+            return Ok(Some((skipped + length, body)));
+        }
+        check_begun(&there, limits)?;
+        seen = there.len();
+    }
+    assert_eq!(end(&there, 0), None, "what has ended is not waited for");
+    Ok(None)
+}
 
 /// The length of a head and what it says of the body.
 fn check(read: &[u8], limits: &Limits) -> Result<Option<(usize, Body)>, Flaw> {
@@ -106,7 +157,9 @@ fn check_body(bytes: &[u8]) {
 
 fn unchunk(mut bytes: &[u8]) -> Option<()> {
     loop {
-        let httparse::Status::Complete((at, size)) = httparse::parse_chunk_size(bytes).ok()? else { return None };
+        let httparse::Status::Complete((at, size)) = httparse::parse_chunk_size(bytes).ok()? else {
+            return None;
+        };
         bytes = bytes.get(at..)?;
         if size == 0 {
             break;

@@ -56,6 +56,21 @@ fn a_head_has_a_deadline_however_it_is_dripped() {
 }
 
 #[test]
+fn a_head_may_come_byte_by_byte() {
+    let target = Upstream::echo();
+    let gateway = front("header_timeout: 20s", &target);
+    let mut client = gateway.client();
+    // Empty lines in front are what old clients send behind a body (RFC 9112 section 2.2).
+    for begin in ["", "\r\n", "\r\n\r\n"] {
+        for byte in format!("{begin}GET / HTTP/1.1\r\nHost: a\r\n\r\n").chars() {
+            client.send_raw(byte.to_string());
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        assert_eq!(client.read("GET").status, 200, "behind {begin:?}");
+    }
+}
+
+#[test]
 fn a_body_may_not_pause_for_long() {
     let target = Upstream::echo();
     let gateway = front("body_idle: 1s", &target);
