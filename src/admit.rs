@@ -11,7 +11,7 @@ use crate::route::{Found, Lookup};
 use crate::snapshot::Snapshot;
 use crate::value::{Params, PathError, host_key, normalize};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, LOCATION};
+use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Method, Version};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -97,6 +97,17 @@ pub fn check_target(head: &RequestHead) -> Result<(), Problem> {
         true => Ok(()),
         false => Err(Problem::from(Kind::BAD_PATH).detail("The target is neither a path nor an address.")),
     }
+}
+
+/// The answer to `OPTIONS *`, which asks for no address but for the server as a whole (RFC 9110 section 9.3.7).
+pub fn about_server(head: &RequestHead) -> Option<Reply> {
+    (head.method == Method::OPTIONS && head.uri.path() == "*").then(|| Reply {
+        status: 204,
+        headers: vec![(ALLOW, HeaderValue::from_static(METHODS))],
+        body: Bytes::new(),
+        reason: None,
+        problem: None,
+    })
 }
 
 /// Refuses a request on a TLS connection that was made for another host, if the two have different certificates: a proxy in

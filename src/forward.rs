@@ -4,7 +4,7 @@ use crate::exchange::{
     ClientCertificate, Exchange, RequestHead, ResponseHead, authority, has_token, push_address,
 };
 use crate::filters::rules::Forwarded;
-use crate::reply::Kind;
+use crate::reply::{Kind, Problem};
 use crate::upstream::Target;
 use bytes::Bytes;
 use http::header::{
@@ -165,7 +165,7 @@ const PROTECTED: [&str; 6] =
 ///
 /// # Errors
 /// `Connection` names what it must not, too much, or what is no name.
-pub fn strip_request(head: &mut RequestHead) -> Result<(), Kind> {
+pub fn strip_request(head: &mut RequestHead) -> Result<(), Problem> {
     let headers = &mut head.headers;
     if head.version == Version::HTTP_10 {
         // It does not know what it asks for (RFC 9110 section 10.1.1).
@@ -178,9 +178,13 @@ pub fn strip_request(head: &mut RequestHead) -> Result<(), Kind> {
     let tokens = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
     for token in tokens.filter(|token| !token.is_empty()) {
-        let name = HeaderName::from_bytes(token).map_err(|_| Kind::BAD_REQUEST)?;
-        if !token.iter().all(is_token) || PROTECTED.contains(&name.as_str()) || named.len() == MAX_NAMED {
-            return Err(Kind::BAD_REQUEST);
+        let name = HeaderName::from_bytes(token).ok().filter(|_| token.iter().all(is_token));
+        let name = name.ok_or_else(|| refused("`Connection` names what is no header field.".to_owned()))?;
+        if PROTECTED.contains(&name.as_str()) {
+            return Err(refused(format!("`Connection` names `{name}`, which is not about the connection.")));
+        }
+        if named.len() == MAX_NAMED {
+            return Err(refused(format!("`Connection` names more than {MAX_NAMED} header fields.")));
         }
         named.push(name);
     }
@@ -191,6 +195,10 @@ pub fn strip_request(head: &mut RequestHead) -> Result<(), Kind> {
         headers.remove(name);
     }
     Ok(())
+}
+
+fn refused(detail: String) -> Problem {
+    Problem::from(Kind::BAD_REQUEST).detail(detail)
 }
 
 fn ends_here(name: &HeaderName) -> bool {

@@ -7,7 +7,7 @@
 
 use crate::config::diff::diff;
 use crate::config::report::{Format, report};
-use crate::config::{Loaded, effective};
+use crate::config::{Document, Loaded, effective};
 use crate::prepare::{Prepared, prepare_again};
 use crate::snapshot::{DEFAULT_KEYS, ProcessSettings, Shared, Snapshot};
 use crate::store::keeper::Keeper;
@@ -178,7 +178,7 @@ impl Running {
         successors: mpsc::Sender<Succession>,
     ) -> Running {
         shared.metrics.config_loaded(&snapshot.hash, env!("CARGO_PKG_VERSION"));
-        let series = live.loaded.document.telemetry.metrics.max_series.unwrap_or(20_000) as usize;
+        let series = max_series(&live.loaded.document);
         shared.metrics.limit_series(series);
         Running {
             path,
@@ -283,12 +283,12 @@ impl Running {
     /// From here on nothing can fail.
     async fn swap(&self, snapshot: Snapshot, live: Live) {
         let document = &live.loaded.document;
-        let keys = document.stores.local.max_keys.unwrap_or(DEFAULT_KEYS) as usize;
+        let keys = document.stores.local.max_keys.map_or(DEFAULT_KEYS, |keys| *keys) as usize;
         self.shared.memory.set_max_keys(keys);
         let (cache, tiers) = (self.shared.cache.clone(), document.cache.clone());
         // What has to leave may be much.
         drop(tokio::task::spawn_blocking(move || cache.resize(&tiers)));
-        self.shared.metrics.limit_series(document.telemetry.metrics.max_series.unwrap_or(20_000) as usize);
+        self.shared.metrics.limit_series(max_series(document));
         if let (Some(keeper), Some((_, flush))) = (self.quotas.get(), &live.settings.quotas) {
             keeper.set_interval(*flush);
         }
@@ -327,6 +327,11 @@ impl Running {
 
 /// How long a successor may take to get ready when nobody says.
 pub const SUCCESSOR_TIME: Duration = Duration::from_secs(30);
+
+/// Most time series that requests may create.
+fn max_series(document: &Document) -> usize {
+    document.telemetry.metrics.max_series.map_or(20_000, |most| *most) as usize
+}
 
 fn words(issues: &Issues, sources: &Sources) -> String {
     let mut text = Vec::new();

@@ -25,6 +25,9 @@ pub struct Reply {
     pub problem: Option<u16>,
 }
 
+/// Longest text that becomes a `grpc-message`: clients bound their heads at 8 KiB.
+const MAX_MESSAGE: usize = 1024;
+
 /// A kind of error: the same for every client, whatever form it is told in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
@@ -287,6 +290,26 @@ impl Problem {
 }
 
 impl Reply {
+    /// The same for a gRPC call, whose client reads nothing but messages and a status (a trailers-only answer). Text is what the
+    /// status says; what is in the form of gRPC already stays.
+    #[must_use]
+    pub fn for_call(mut self, dialect: Dialect) -> Self {
+        let kind =
+            self.headers.iter().find(|(name, _)| *name == CONTENT_TYPE).map(|(_, kind)| kind.as_bytes());
+        if kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+            return self;
+        }
+        let is_text = kind.is_some_and(|kind| kind.starts_with(b"text/plain"));
+        let text = std::str::from_utf8(&self.body).ok().filter(|text| is_text && text.len() <= MAX_MESSAGE);
+        let fields = grpc::status_fields(grpc::status_of(self.status), text.unwrap_or_default().trim_end());
+        self.headers.retain(|(name, _)| *name != CONTENT_TYPE);
+        self.headers.push((CONTENT_TYPE, HeaderValue::from_static(dialect.media_type())));
+        self.headers.extend(fields);
+        self.problem = self.problem.or(Some(self.status).filter(|status| *status >= 400));
+        (self.status, self.body) = (200, Bytes::new());
+        self
+    }
+
     fn new(
         status: u16,
         kind: Kind,

@@ -33,6 +33,7 @@ use crate::listen::{Limits, Listener};
 use crate::observe::access_log;
 use crate::observe::metrics::{Held, Metrics, RouteMetrics};
 use crate::observe::{LogRules, Telemetry, TrustIds};
+use crate::route::retry::Retry;
 use crate::route::{Route, Table};
 use crate::store::keeper::Sweeper;
 use crate::store::memory::Memory;
@@ -41,7 +42,7 @@ use crate::store::redis::fast::Fast;
 use crate::tasks::Task;
 use crate::upstream::{Client, Resolver, Upstream};
 use crate::value::{
-    ByteSize, Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent, Span, counted,
+    ByteSize, Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent, Positive, Span, counted,
 };
 use routes::Compiler;
 use std::path::PathBuf;
@@ -124,7 +125,7 @@ impl Shared {
     /// # Errors
     /// What the process itself lacks.
     pub fn new(document: &Document, metrics: Arc<Metrics>) -> Result<Shared, String> {
-        let most = document.stores.local.max_keys.unwrap_or(DEFAULT_KEYS) as usize;
+        let most = document.stores.local.max_keys.map_or(DEFAULT_KEYS, |keys| *keys) as usize;
         let memory = Arc::new(Memory::new(most));
         Ok(Shared {
             metrics,
@@ -254,6 +255,7 @@ impl Snapshot {
         let upstreams = build_upstreams(document, shared, running, &mut build, issues);
         addresses::check(document, issues);
         document.cache.check(issues);
+        check_levels(document, issues);
         let tls = listeners::tls(loaded, shared, running, issues);
         let telemetry = telemetry(document, issues);
         let plans = Plans::new(document.plans.iter(), &build, issues);
@@ -273,10 +275,14 @@ impl Snapshot {
             return None;
         }
         report_unused(document, &build, issues);
+        let caches = routes.iter().any(|route| route.cache.is_some());
+        if !caches {
+            document.cache.check_unused(issues);
+        }
         Some(Snapshot {
             table: Table::new(rules),
             cache: shared.cache.clone(),
-            caches: routes.iter().any(|route| route.cache.is_some()),
+            caches,
             routes,
             upstreams,
             listeners: document
@@ -434,6 +440,22 @@ fn log_rules(
     LogRules { sample: log.and_then(|log| log.sample).unwrap_or(Percent(10_000)), redact_query: secrets, add }
 }
 
+/// What can be told of inherited settings where they are written, whichever routes they hold for.
+fn check_levels(document: &Document, issues: &mut Issues) {
+    for level in document.levels() {
+        if let Some(retry) = level.retry.and_then(|retry| retry.value.on()) {
+            Retry::check(retry, issues);
+        }
+        if let Some(compress) = level.compress.and_then(|compress| compress.value.on()) {
+            compress.check(issues);
+        }
+        let cache = level.cache.and_then(|cache| cache.value.on());
+        if let Some(most) = cache.and_then(|cache| cache.max_object.as_ref()) {
+            document.cache.check_object(most, issues);
+        }
+    }
+}
+
 fn report_unused(document: &Document, build: &Build, issues: &mut Issues) {
     for (name, _) in document.upstreams.iter().filter(|(name, _)| !build.is_used(&name.value)) {
         issues.push(Issue::new(Code::UNUSED, format!("upstream `{}` is never used", name.value)).at(name.at));
@@ -474,11 +496,11 @@ fn listener(
         h2c: tls.is_none() && speaks(ClientProtocol::H2c),
         tls,
         proxy_protocol: written.proxy_protocol.as_ref().map(|proxy| ProxyProtocol {
-            from: Networks::new(proxy.value.from.0.iter().map(|cidr| cidr.0)),
+            from: Networks::new(proxy.value.from.0.iter().map(|cidr| cidr.value.0)),
             metrics: metrics.proxy_protocol(name.as_str()),
         }),
         redirect_https: written.redirect_https.as_ref().map(|redirect| redirect.value),
-        trusted: Networks::new(written.trusted_proxies.iter().map(|cidr| cidr.0)),
+        trusted: Networks::new(written.trusted_proxies.iter().map(|cidr| cidr.value.0)),
         normalize: written.normalize,
         limits: listener_limits(&written.limits),
         flood,
@@ -487,28 +509,26 @@ fn listener(
 
 fn listener_limits(written: &ListenerLimits) -> Limits {
     let default = Limits::default();
-    let time = |span: Option<Span>, default| span.map_or(default, |span| span.0);
-    let bytes = |size: Option<ByteSize>, default| size.map_or(default, |size| size.0);
-    let count = |count: Option<u32>, default| count.map_or(default, |count| count as usize);
+    let time = |span: Option<Positive<Span>>, default| span.map_or(default, |span| span.0);
+    let bytes = |size: Option<Positive<ByteSize>>, default| size.map_or(default, |size| size.0);
+    let count = |count: Option<Positive<u32>>, default| count.map_or(default, |count| *count as usize);
     Limits {
         header_bytes: bytes(written.header_bytes, default.header_bytes),
-        headers: count(written.headers, default.headers),
+        headers: written.headers.map_or(default.headers, |headers| usize::from(headers.get())),
         uri: bytes(written.uri, default.uri),
         header_time: time(written.header_timeout, default.header_time),
         body_idle: time(written.body_idle, default.body_idle),
-        body_rate: bytes(written.body_rate, default.body_rate),
+        body_rate: written.body_rate.map_or(default.body_rate, |rate| rate.0),
         send_idle: time(written.send_idle, default.send_idle),
-        keepalive: time(written.keepalive, default.keepalive),
-        requests: written.requests,
+        keepalive: written.keepalive.map_or(default.keepalive, |idle| idle.0),
+        requests: written.requests.map(|requests| *requests),
         connections: count(written.connections, default.connections),
-        per_ip: count(written.per_ip, default.per_ip),
-        h2_streams: written.h2_streams.unwrap_or(default.h2_streams),
-        h2_window: written
-            .h2_window
-            .map_or(default.h2_window, |size| u32::try_from(size.0).unwrap_or(u32::MAX)),
-        h2_requests: written.h2_requests.unwrap_or(default.h2_requests),
+        per_ip: count(written.per_ip.map(|per_ip| per_ip.value), default.per_ip),
+        h2_streams: written.h2_streams.map_or(default.h2_streams, |streams| *streams),
+        h2_window: written.h2_window.map_or(default.h2_window, |window| window.0),
+        h2_requests: written.h2_requests.map_or(default.h2_requests, |requests| *requests),
         h2_resets: written.h2_resets.unwrap_or(default.h2_resets),
-        h2_frames: written.h2_frames.unwrap_or(default.h2_frames),
+        h2_frames: written.h2_frames.map_or(default.h2_frames, |frames| frames.value),
         handshake: time(written.handshake_timeout, default.handshake),
     }
 }

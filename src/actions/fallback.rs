@@ -162,9 +162,10 @@ pub enum Resort {
 }
 
 impl Fallback {
-    /// Resolves and compiles the rule. `cached`: whether the route has a cache.
+    /// Resolves and compiles the rule of a route that goes to `proxy`. `cached`: whether the route has a cache.
     pub fn new(
         rule: &Spanned<FallbackRule>,
+        proxy: &Proxy,
         cached: bool,
         bind: Bind<'_>,
         build: &Build,
@@ -174,6 +175,7 @@ impl Fallback {
             let issue = Issue::new(Code::EMPTY, "a fallback that tries nothing").at(rule.value.resorts.at);
             issues.push(issue.help("write `fallback: none`, or what to try"));
         }
+        check_order(&rule.value.resorts.value.0, proxy, issues);
         let resorts = rule.value.resorts.value.0.iter();
         let resorts = resorts.filter_map(|resort| Resort::new(resort, cached, bind, build, issues)).collect();
         let on = match rule.value.on.0.as_slice() {
@@ -215,6 +217,25 @@ fn troubles(kind: Kind) -> &'static [Trouble] {
         Kind::UPSTREAM_TIMEOUT => &[Trouble::Timeout],
         Kind::UPSTREAM_CLOSED | Kind::UPSTREAM_INVALID => &[Trouble::Reset],
         _ => &[],
+    }
+}
+
+/// What is never reached, and what has failed already.
+fn check_order(resorts: &[Spanned<ResortRule>], proxy: &Proxy, issues: &mut Issues) {
+    let last = resorts.iter().position(|resort| matches!(resort.value, ResortRule::Respond(_)));
+    for never in resorts.iter().skip(last.map_or(resorts.len(), |last| last + 1)) {
+        let issue = Issue::new(Code::CONFLICT, "this is never tried: the `respond` before it always answers");
+        issues.push(issue.at(never.at).help("put `respond` last"));
+    }
+    let mut asked: Vec<&Name> = Vec::new();
+    for resort in resorts {
+        let ResortRule::Upstream(name) = &resort.value else { continue };
+        if asked.contains(&name) || proxy.is_only(name) {
+            let message = format!("upstream `{name}` is asked once more after it has failed");
+            let issue = Issue::new(Code::UNLIKELY, message).at(resort.at);
+            issues.push(issue.help("name another one; asking the same again is what `retry` is for"));
+        }
+        asked.push(name);
     }
 }
 

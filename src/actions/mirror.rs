@@ -1,9 +1,9 @@
 //! `mirror`: copies of requests for another upstream, whose answers nobody sees (RT-15).
 
-use super::Arm;
+use super::{Arm, Proxy};
 use crate::build::{Bind, Build};
 use crate::observe::metrics::MirrorMetrics;
-use crate::value::{At, ByteSize, Code, Issue, Issues, Name, Percent, Span, Spanned};
+use crate::value::{At, ByteSize, Code, Issue, Issues, Name, Percent, Positive, Span, Spanned};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ pub struct MirrorRule {
     /// Largest body that is copied; requests with larger ones are not mirrored. Default `64KiB`, at most `16MiB`.
     pub max_body: Option<Spanned<ByteSize>>,
     /// How long a copy may take, from connecting to the end of its answer. Default `5s`.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Positive<Span>>,
     /// Most copies at once; requests beyond are not mirrored. Default 100.
-    pub at_once: Option<u32>,
+    pub at_once: Option<Positive<u32>>,
 }
 
 /// Largest body that can be asked for, bytes: copies are held in memory.
@@ -49,9 +49,10 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Resolves and checks a rule.
+    /// Resolves and checks a rule of a route that goes to `proxy`.
     pub fn new(
         rule: &Spanned<MirrorRule>,
+        proxy: &Proxy,
         bind: Bind<'_>,
         build: &Build,
         issues: &mut Issues,
@@ -60,6 +61,11 @@ impl Mirror {
         if let Some(max) = max_body.as_ref().filter(|max| max.value.0 > LARGEST) {
             let message = format!("copies are held in memory: at most {} each", ByteSize(LARGEST));
             issues.push(Issue::new(Code::BAD_VALUE, message).at(max.at));
+        }
+        if proxy.is_only(&to.value) {
+            let message = format!("upstream `{}` would get every request of the route twice", to.value);
+            let issue = Issue::new(Code::CONFLICT, message).at(to.at);
+            issues.push(issue.help("name another upstream, or write `mirror: none` on the route"));
         }
         let arm = issues.take(Arm::new(&to.value, to.at, bind.params, build))?;
         let max_body = max_body.as_ref().map_or(64 << 10, |max| max.value.0.min(LARGEST));
@@ -70,7 +76,7 @@ impl Mirror {
             metrics: build.metrics().mirror(bind.api, bind.route),
             at: rule.at,
             share: percent.unwrap_or(Percent(10_000)),
-            at_once: at_once.unwrap_or(100),
+            at_once: at_once.map_or(100, |most| *most),
             under_way: build.keep(
                 &format!("mirror {}.{}", bind.api, bind.route),
                 |_| true,

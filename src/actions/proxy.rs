@@ -75,6 +75,11 @@ impl Proxy {
         Some(Proxy { arms, shares: Some(shares), sticky, force, expose })
     }
 
+    /// Whether all requests go to this upstream.
+    pub fn is_only(&self, name: &Name) -> bool {
+        self.arms.iter().all(|arm| *arm.name == *name.as_str())
+    }
+
     /// The arms.
     pub fn arms(&self) -> &[Arm] {
         &self.arms

@@ -3,6 +3,7 @@
 use super::to::Respond as Rule;
 use crate::build::{Bind, Build, Value, problem};
 use crate::exchange::{Exchange, RequestHead};
+use crate::grpc::Dialect;
 use crate::reply::{Reply, escape_html};
 use crate::value::{At, Code, Issue, Issues, Spanned, Template};
 use bytes::Bytes;
@@ -62,7 +63,7 @@ impl Respond {
         self.status
     }
 
-    /// The answer.
+    /// The answer; that of a gRPC call is a status.
     pub fn reply(&self, request: &RequestHead, x: &Exchange) -> Reply {
         let mut headers = Vec::with_capacity(self.headers.len() + 1);
         headers.extend(self.content_type.clone().map(|value| (CONTENT_TYPE, value)));
@@ -91,7 +92,11 @@ impl Respond {
                 json.into()
             }
         };
-        Reply { status: self.status, headers, body, reason: None, problem: None }
+        let reply = Reply { status: self.status, headers, body, reason: None, problem: None };
+        match Dialect::of_request(&request.method, &request.headers) {
+            None => reply,
+            Some(dialect) => reply.for_call(dialect),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::{App, json, not_allowed};
 use crate::cache::purge::{How, Purge, What};
 use crate::cache::store::Stats;
 use crate::observe::metrics::{Metrics, TierFacts};
+use crate::value::counted;
 use http::{Method, Response, StatusCode};
 use pingora::protocols::http::ServerSession;
 use serde::{Deserialize, Serialize};
@@ -123,7 +124,7 @@ impl App {
             Err(why) => return failure(StatusCode::BAD_REQUEST, why, None),
         };
         let store = self.state.running.shared.cache.clone();
-        let said = format!("{all:?}");
+        let said = all.iter().map(What::to_string).collect::<Vec<_>>().join(", ");
         let how = if soft { How::Expire } else { How::Remove };
         let purge = move || {
             let met = all.into_iter().map(|what| store.purge(Purge { what, how })).sum();
@@ -135,7 +136,8 @@ impl App {
                 failure(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned(), None)
             }
             Ok((objects, true)) => {
-                log::info!("cache: purged {said}{}, {objects} stored", if soft { " softly" } else { "" });
+                let how = if soft { "softly purged" } else { "purged" };
+                log::info!("cache: {how} {said}: {}", counted(objects, "stored answer"));
                 json(&Purged { objects, soft })
             }
             Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None),

@@ -1,7 +1,7 @@
 //! Providers of identity, as written.
 
 use crate::value::{
-    ByteSize, HeaderKey, Map, OneOrMany, Secret, Short, Span, Spanned, short_value, text_value,
+    ByteSize, HeaderKey, Map, OneOrMany, Positive, Secret, Short, Span, Spanned, short_value, text_value,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -60,20 +60,20 @@ pub struct Jwt {
     /// What `typ` of the token may be, besides being absent: default `JWT` and `at+jwt`; `any` skips the check.
     pub typ: Option<OneOrMany<String>>,
     /// How far clocks may differ. Default `30s`.
-    pub skew: Option<Span>,
+    pub skew: Option<Spanned<Span>>,
     /// Where the token is. Default: `Authorization: Bearer`.
     #[serde(default)]
     pub from: TokenFrom,
     /// Longest token. Default `8KiB`.
-    pub max_size: Option<ByteSize>,
-    /// How often the keys are fetched. Default `10m`.
-    pub refresh: Option<Span>,
+    pub max_size: Option<Positive<ByteSize>>,
+    /// How often the keys are fetched; at least twice in `stale_max`. Default `10m`.
+    pub refresh: Option<Spanned<Positive<Span>>>,
     /// Shortest time between two fetches because of an unknown `kid`. Default `30s`.
-    pub cooldown: Option<Span>,
+    pub cooldown: Option<Positive<Span>>,
     /// How long the last good keys are used when they cannot be fetched; then 503. Default `24h`.
-    pub stale_max: Option<Span>,
+    pub stale_max: Option<Positive<Span>>,
     /// How long a fetch of keys may take. Default `5s`.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Positive<Span>>,
     /// CA certificates in PEM for the fetch. Default: those of the system.
     pub ca: Option<Spanned<PathBuf>>,
     /// Claims that must hold, else 403.
@@ -247,7 +247,7 @@ pub struct Introspection {
     /// How long it is remembered that a token is not active. Default `5s`.
     pub negative: Option<Span>,
     /// How long an answer may take; then 503. Default `2s`.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Positive<Span>>,
     /// CA certificates in PEM. Default: those of the system.
     pub ca: Option<Spanned<PathBuf>>,
     /// What `iss` must be, if the answer has one.
@@ -281,11 +281,11 @@ pub struct Forward {
     /// Header of its answer that names the consumer.
     pub consumer: Option<HeaderKey>,
     /// How long an answer may take; then 503. Default `2s`.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Positive<Span>>,
     /// How long an answer is remembered for the same method, host, path, query and sent headers. Default: not at all.
     pub cache: Option<Span>,
     /// Largest answer that is relayed. Default `64KiB`.
-    pub max_body: Option<ByteSize>,
+    pub max_body: Option<Positive<ByteSize>>,
     /// CA certificates in PEM. Default: those of the system.
     pub ca: Option<Spanned<PathBuf>>,
 }
@@ -341,11 +341,23 @@ pub enum CertName {
 #[serde(deny_unknown_fields)]
 pub struct Guard {
     /// Refused credentials before an address is blocked. Default 10.
-    pub failures: Option<u32>,
+    pub failures: Option<Positive<u32>>,
     /// In how long. Default `1m`.
-    pub within: Option<Span>,
+    pub within: Option<Positive<Span>>,
     /// How long it is blocked; twice as long with each further time. Default `1m`.
-    pub block: Option<Span>,
-    /// The longest it is blocked. Default `15m`.
-    pub max_block: Option<Span>,
+    pub block: Option<Positive<Span>>,
+    /// The longest it is blocked, no less than `block`. Default `15m`, or `block` where that is longer.
+    pub max_block: Option<Spanned<Positive<Span>>>,
+}
+
+impl Guard {
+    /// The first block.
+    pub fn first_block(&self) -> Span {
+        self.block.map_or(Span::secs(60), |block| *block)
+    }
+
+    /// The longest block.
+    pub fn longest_block(&self) -> Span {
+        self.max_block.map_or(self.first_block().max(Span::secs(900)), |max| *max.value)
+    }
 }

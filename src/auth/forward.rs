@@ -314,7 +314,7 @@ fn is_of_connection(name: &HeaderName) -> bool {
 mod tests {
     use super::super::stand_in::{Says, StandIn, judged, ok, request, word};
     use super::*;
-    use crate::value::{ByteSize, HeaderKey, Span, Spanned};
+    use crate::value::{ByteSize, HeaderKey, Positive, Span, Spanned};
 
     const PATH: &str = "/check?by=gateway";
 
@@ -328,9 +328,9 @@ mod tests {
             send: None,
             copy: keys(&["x-user", "x-roles"]),
             consumer: Some("x-user".parse().unwrap()),
-            timeout: Some(Span::secs(10)),
+            timeout: Positive::new(Span::secs(10)),
             cache: None,
-            max_body: Some(ByteSize(100)),
+            max_body: Positive::new(ByteSize(100)),
             ca: None,
         }
     }
@@ -429,8 +429,11 @@ mod tests {
     #[tokio::test]
     async fn when_the_service_cannot_say_nobody_passes() {
         let server = StandIn::new().await;
-        let short =
-            document::Forward { timeout: Some(Span::millis(300)), cache: Some(Span::secs(60)), ..written() };
+        let short = document::Forward {
+            timeout: Positive::new(Span::millis(300)),
+            cache: Some(Span::secs(60)),
+            ..written()
+        };
         let provider = provider(&server, &short);
         let head = request("GET", "/", &[]);
         for says in [

@@ -2,6 +2,7 @@
 
 use super::document;
 use super::generations::Generations;
+use crate::value::Span;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
@@ -58,15 +59,12 @@ struct Record {
 
 impl From<&document::Guard> for Guard {
     fn from(written: &document::Guard) -> Self {
-        let span = |written: Option<crate::value::Span>, or: u64| {
-            written.map_or(or, |span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX / 4)).max(1)
-        };
-        let block = span(written.block, 60_000);
+        let millis = |span: Span| u64::try_from(span.0.as_millis()).unwrap_or(u64::MAX / 4);
         Guard::new(Rules {
-            failures: written.failures.unwrap_or(10).max(1),
-            within: span(written.within, 60_000),
-            block,
-            max_block: span(written.max_block, 900_000).max(block),
+            failures: written.failures.map_or(10, |failures| *failures),
+            within: millis(written.within.map_or(Span::secs(60), |within| *within)),
+            block: millis(written.first_block()),
+            max_block: millis(written.longest_block()),
         })
     }
 }
@@ -193,10 +191,10 @@ impl From<IpAddr> for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::value::Span;
+    use crate::value::{Positive, Spanned};
 
     fn guard(failures: u32) -> Guard {
-        let written = document::Guard { failures: Some(failures), ..document::Guard::default() };
+        let written = document::Guard { failures: Positive::new(failures), ..document::Guard::default() };
         Guard::from(&written)
     }
 
@@ -286,15 +284,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_written_counts() {
         let written = document::Guard {
-            failures: Some(1),
-            block: Some(Span::secs(5)),
-            max_block: Some(Span::secs(1)),
+            failures: Positive::new(1),
+            block: Positive::new(Span::secs(5)),
+            max_block: Positive::new(Span::secs(5)).map(Spanned::built_in),
             ..document::Guard::default()
         };
         let guard = Guard::from(&written);
         for _ in 0..3 {
             fail(&guard, "10.0.0.1", 1);
-            assert_eq!(guard.is_blocked(ip("10.0.0.1")), Some(Duration::from_secs(5)), "never below `block`");
+            assert_eq!(
+                guard.is_blocked(ip("10.0.0.1")),
+                Some(Duration::from_secs(5)),
+                "never above `max_block`"
+            );
             pass(5).await;
         }
     }

@@ -82,7 +82,7 @@ impl Introspection {
             provider: Arc::clone(name),
             endpoint,
             client: client(&written.client_id, written.client_secret.expose())?,
-            limits: Limits { total: span(written.timeout, 2), max_body: MAX_ANSWER },
+            limits: Limits { total: span(written.timeout.map(|timeout| *timeout), 2), max_body: MAX_ANSWER },
             positive: span(written.cache, 60),
             negative: span(written.negative, 5),
             issuer: written.issuer.clone(),
@@ -378,7 +378,7 @@ mod tests {
     use super::super::stand_in::{Says, StandIn, judged, ok, request, until, word};
     use super::*;
     use crate::consumer::Consumer;
-    use crate::value::{OneOrMany, Secret, Span, Spanned};
+    use crate::value::{OneOrMany, Positive, Secret, Span, Spanned};
 
     const PATH: &str = "/introspect";
 
@@ -390,7 +390,7 @@ mod tests {
             from: document::TokenFrom::default(),
             cache: None,
             negative: None,
-            timeout: Some(Span::secs(10)),
+            timeout: Positive::new(Span::secs(10)),
             ca: None,
             issuer: None,
             audience: None,
@@ -461,7 +461,7 @@ mod tests {
     #[tokio::test]
     async fn when_the_server_cannot_say_nothing_is_known_and_nothing_remembered() {
         let server = StandIn::new().await;
-        let short = document::Introspection { timeout: Some(Span::millis(300)), ..written(&server) };
+        let short = document::Introspection { timeout: Positive::new(Span::millis(300)), ..written(&server) };
         let provider = provider(&server, &short);
         let huge = format!(r#"{{"active":true,"sub":"{}"}}"#, "x".repeat(MAX_ANSWER));
         for says in [

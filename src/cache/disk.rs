@@ -10,6 +10,7 @@ mod format;
 mod writer;
 
 use super::fill::Budget;
+use super::memory::LARGEST;
 use super::purge::{Purge, Purges};
 use super::shelves::{Held, Shelves};
 use super::store::now;
@@ -30,8 +31,6 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use writer::{Job, Resting};
 
-/// A larger share of the whole one answer may not have.
-const LARGEST: usize = 8;
 /// Bytes of answers that may wait to be written.
 const WAITING: usize = 64 << 20;
 /// Answers that are read at a time.

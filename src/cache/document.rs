@@ -1,6 +1,6 @@
 //! The cache of a route, as written.
 
-use crate::value::{ByteSize, HeaderKey, Map, Name, Part, Span, Spanned, Template, text_value};
+use crate::value::{ByteSize, HeaderKey, Map, Name, Part, Positive, Span, Spanned, Template, text_value};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -46,7 +46,7 @@ pub struct Cache {
     #[serde(default)]
     pub set_cookie: SetCookie,
     /// Largest body that is kept. Default `1MiB`.
-    pub max_object: Option<ByteSize>,
+    pub max_object: Option<Spanned<Positive<ByteSize>>>,
     /// How long a request waits for the answer that another one has asked the upstream for, before it asks itself. Default `5s`.
     pub wait: Option<Span>,
     /// Whether clients may ask for fresher answers by `Cache-Control` and `Pragma`: `obey` or `ignore`. Default
@@ -71,7 +71,7 @@ pub struct KeyRules {
     pub query_order: bool,
     /// Request headers that count, besides those that the upstream names in `Vary`.
     #[serde(default)]
-    pub headers: Vec<HeaderKey>,
+    pub headers: Vec<KeyHeader>,
     /// Cookies that count.
     #[serde(default)]
     pub cookies: Vec<String>,
@@ -91,7 +91,7 @@ impl KeyRules {
                 Some(counted) => counted.contains(name),
                 None => self.ignore_query.is_empty(),
             },
-            Part::Header(name) => self.headers.iter().any(|key| key.0 == *name),
+            Part::Header(name) => self.headers.iter().any(|key| key.0.0 == *name),
             Part::Cookie(name) => self.cookies.contains(name),
             Part::Consumer => self.consumer,
             Part::Host => self.host.unwrap_or(true),
@@ -99,6 +99,28 @@ impl KeyRules {
         }
     }
 }
+
+/// A header field that can count besides the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyHeader(pub HeaderKey);
+
+impl FromStr for KeyHeader {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.eq_ignore_ascii_case("host") {
+            true => Err("the host counts already\nhelp: leave `host` out here; `host: false` in `key` makes it not count".to_owned()),
+            false => text.parse().map(KeyHeader),
+        }
+    }
+}
+
+impl fmt::Display for KeyHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_value!(KeyHeader, "KeyHeader", pattern: r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "a header name");
 
 /// How long answers may be given that are no longer fresh; what the origin says goes before. Never given stale are those that
 /// the origin forbids: `must-revalidate`, `proxy-revalidate`, `s-maxage`, `no-cache`.

@@ -62,7 +62,7 @@ impl KeyMaker {
             only: rules.query.as_deref().map(parameters),
             without: parameters(&rules.ignore_query),
             keep_order: rules.query_order,
-            headers: rules.headers.iter().map(|header| header.0.clone()).collect(),
+            headers: rules.headers.iter().map(|header| header.0.0.clone()).collect(),
             cookies: rules.cookies.iter().map(|name| name.as_str().into()).collect(),
             host: rules.host.unwrap_or(true),
             consumer: rules.consumer,

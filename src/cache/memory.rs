@@ -9,7 +9,7 @@ use http::HeaderMap;
 use std::sync::Arc;
 
 /// An object larger than this share of the whole is not kept: it would drive out too much.
-const LARGEST: usize = 8;
+pub(super) const LARGEST: usize = 8;
 /// What an object costs beside its texts and its body: its place in the tables, the allocations, the answer's own fields.
 const OVERHEAD: usize = 1200;
 /// What a field costs beside its name and value.

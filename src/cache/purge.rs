@@ -3,6 +3,7 @@
 use super::canonical_url;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 /// Purges that answers on their way can still be told of. Older answers are not kept.
@@ -54,6 +55,19 @@ impl What {
 
     /// All words.
     pub const WORDS: [&str; 5] = ["all", "key", "url", "prefix", "tag"];
+}
+
+/// In words for people. What it names comes from outside and may hold anything.
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::All => f.write_str("everything"),
+            What::Key(_) => f.write_str("one key"),
+            What::Url(text) => text.escape_debug().fmt(f),
+            What::Prefix(text) => write!(f, "{}*", text.escape_debug()),
+            What::Tag(text) => write!(f, "tag {}", text.escape_debug()),
+        }
+    }
 }
 
 /// Scheme and host as stored answers have them.

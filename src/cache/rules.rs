@@ -102,7 +102,7 @@ impl Rules {
             on_error: cache.stale.error.map_or(0, millis),
             obeys_clients: cache.client_directives == ClientDirectives::Obey,
             wait: cache.wait.map_or(DEFAULT_WAIT, |wait| wait.0),
-            max_object: cache.max_object.unwrap_or(DEFAULT_MAX_OBJECT).0,
+            max_object: cache.max_object.map_or(DEFAULT_MAX_OBJECT, |size| *size.value).0,
             at: written.at,
         })
     }
@@ -220,6 +220,12 @@ fn check(written: &Spanned<&Cache>, binding: &Binding<'_>, issues: &mut Issues) 
     }
     if cache.min.zip(cache.max).is_some_and(|(min, max)| min > max) {
         conflict(Code::CONFLICT, "`min` is longer than `max`".to_owned(), "swap them");
+    } else if cache.ttl.zip(cache.max).is_some_and(|(ttl, max)| ttl > max) {
+        let help = "answers whose origin does not say are fresh for `ttl`: make it no longer than `max`";
+        conflict(Code::CONFLICT, "`ttl` is longer than `max`".to_owned(), help);
+    } else if cache.ttl.zip(cache.min).is_some_and(|(ttl, min)| ttl < min) {
+        let help = "answers whose origin does not say are fresh for `ttl`: make it no shorter than `min`";
+        conflict(Code::CONFLICT, "`ttl` is shorter than `min`".to_owned(), help);
     }
     if cache.key.query.is_some() && !cache.key.ignore_query.is_empty() {
         conflict(

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Share of the memory's size that bodies on their way may hold beside it: a quarter.
-const COMING: usize = 4;
+pub(super) const COMING: usize = 4;
 
 /// How long a purge may take to reach the disk.
 const SETTLE: Duration = Duration::from_secs(10);

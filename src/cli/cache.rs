@@ -16,9 +16,10 @@ Examples:
   tollgate cache purge --prefix https://api.example.com/v2/
   tollgate cache stats
 
-Exit code 0 when it is done, 1 when it was refused, 4 when the gateway cannot be reached, 5 when it wants a token.
-What was purged is not given again, also when it was on its way at that moment. After a soft purge it is still there: it is
-validated before its next use, and given where stale answers may be.";
+What was purged is not given again, also when it was on its way at that moment. After a soft purge it is still there: it \
+is validated before its next use, and given where stale answers may be.
+
+Exit codes: 0 done, 1 refused, 4 gateway not reached, 5 it wants a token.";
 
 /// How long a purge may take.
 const PATIENCE: Duration = Duration::from_secs(60);

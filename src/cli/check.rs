@@ -11,7 +11,16 @@ use crate::value::{Code, Issue};
 use clap::{Args, ValueEnum};
 
 pub(super) const AFTER: &str = "\
-Exit code 0 when it can run, 3 when it cannot; with --strict also 3 when there are warnings.
+Reads the file with all it includes, fills in what comes from the environment and from files, and builds everything but \
+the sockets, just as `run` and `reload` do: what passes here starts. Each finding has a code such as TG1204, which \
+`tollgate config reference` explains, its place, and mostly a way to mend it.
+
+Examples:
+  tollgate check -c tollgate.yaml
+  tollgate check --strict -o sarif > findings.sarif    in CI
+  tollgate check --online                              on the machine that it will run on
+
+Exit code 0 when it can run, 3 when it cannot; with --strict also 3 when there are warnings. \
 Human findings go to stderr; JSON and SARIF to stdout.";
 
 /// Arguments of `check`.

@@ -1,6 +1,6 @@
 //! `tollgate config …`: the configuration, its schema, its reference, and a first one.
 
-use super::output::{data, fail, findings, json};
+use super::output::{data, fail, findings, json, nothing};
 use super::{ConfigFile, Exit, Global};
 use crate::config::{docs, effective};
 use crate::prepare::prepare;
@@ -26,6 +26,14 @@ apis:
       hello: { match: GET /hello, to: { respond: { text: \"hello from tollgate\\n\" } } }
       all: { match: /**, to: app }
 ";
+
+pub(super) const AFTER: &str = "\
+Examples:
+  tollgate config init > tollgate.yaml           a first configuration
+  tollgate config show --effective               what holds for each route, and where it was written
+  tollgate config show --effective --route shop.read
+  tollgate config schema > tollgate.schema.json  for an editor
+  tollgate config reference | less               every key, its type and its default";
 
 /// The subcommands of `config`.
 #[derive(Debug, Subcommand)]
@@ -70,9 +78,15 @@ fn show(file: &ConfigFile, effective: bool, route: Option<&str>, global: &Global
         return Exit::Invalid;
     }
     let Some(loaded) = &prepared.loaded else { return Exit::Invalid };
+    let known: Vec<String> = prepared
+        .snapshot
+        .iter()
+        .flat_map(|snapshot| &snapshot.routes)
+        .map(|route| route.id.to_string())
+        .collect();
     let shown = effective::show(loaded, &prepared.sources, effective, route);
     match (route, shown.is_empty()) {
-        (Some(route), true) => fail(&format!("there is no route `{route}`; `tollgate routes` lists them")),
+        (Some(route), true) => nothing("route", route, known.iter().map(String::as_str)),
         _ => data(&shown),
     }
 }

@@ -8,6 +8,9 @@ use clap::{Args, Subcommand};
 use std::io::Read;
 
 pub(super) const AFTER: &str = "\
+A key is shown once and stored nowhere: the configuration has its hash. A consumer may have several, so that a new one \
+can be handed out before the old one expires.
+
 Examples:
   tollgate key create acme
   tollgate key create acme --name next --expires 2027-01-31

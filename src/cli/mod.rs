@@ -64,13 +64,20 @@ struct Cli {
 
 const AFTER: &str = "\
 Start with:
-  tollgate config init > tollgate.yaml     a small configuration that works
-  tollgate check -c tollgate.yaml          everything that is wrong with it, at once
-  tollgate explain -c tollgate.yaml GET http://localhost/hello
-  tollgate run -c tollgate.yaml
+  tollgate config init > tollgate.yaml                           a small configuration that works
+  tollgate check -c tollgate.yaml                                everything that is wrong with it
+  tollgate explain -c tollgate.yaml GET http://localhost/hello   what would become of a request
+  tollgate run -c tollgate.yaml                                  serves until Ctrl-C
+  curl localhost:8080/hello                                      in another terminal
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused,
-6 upgrade aborted.
+While it runs:
+  export TOLLGATE_ADMIN=http://127.0.0.1:9900   where `admin.bind` says; or --admin each time
+  tollgate status                               is it well, and its upstreams
+  tollgate diff --live                          what the changed file would change
+  tollgate reload                               serve it
+
+`tollgate COMMAND --help` tells more of each, with examples.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration invalid, 4 gateway not reached, 5 refused, 6 upgrade aborted. \
 Data goes to stdout, talk to stderr.";
 
 /// Options of every command.
@@ -104,10 +111,10 @@ struct ConfigFile {
 /// For people or for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For people
+    /// Text for people, which may change with any release
     #[default]
     Human,
-    /// For programs
+    /// JSON for programs
     Json,
 }
 
@@ -123,9 +130,10 @@ enum Command {
     #[command(after_help = explain::AFTER)]
     Explain(explain::Explain),
     /// List the routes in the order in which they are tried
+    #[command(after_help = routes::AFTER)]
     Routes(routes::Routes),
     /// Show the configuration, its schema, its reference, or write a first one
-    #[command(subcommand)]
+    #[command(subcommand, after_help = config::AFTER)]
     Config(config::Config),
     /// Let the running gateway read its configuration again
     #[command(after_help = reload::AFTER)]

@@ -1,6 +1,7 @@
 //! Where a command's words go: data to stdout, talk to stderr.
 
 use super::{Exit, Global};
+use crate::config::de::did_you_mean;
 use crate::config::report::{Format, report};
 use crate::value::{Issues, Sources};
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -34,6 +35,16 @@ pub(super) fn talk(line: &str) {
 pub(super) fn fail(what: &str) -> Exit {
     talk(&format!("error: {what}"));
     Exit::Failed
+}
+
+/// Says that there is no such thing, and what there is.
+pub(super) fn nothing<'k>(kind: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Exit {
+    let known: Vec<&str> = known.collect();
+    fail(&match (did_you_mean(name, known.iter().copied()), known.as_slice()) {
+        (Some(near), _) => format!("there is no {kind} `{name}`; did you mean `{near}`?"),
+        (None, []) => format!("there is no {kind} `{name}`, nor any other"),
+        (None, known) => format!("there is no {kind} `{name}`; there is {}", known.join(", ")),
+    })
 }
 
 /// Reports findings for people on stderr.

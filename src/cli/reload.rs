@@ -8,12 +8,16 @@ use clap::Args;
 use std::time::Duration;
 
 pub(super) const AFTER: &str = "\
-The new configuration serves whole or not at all: with an error in it the running one goes on. Connections, WebSockets,
-counters and everything else that has not changed live on. What a process cannot change while it runs, such as the
+The new configuration serves whole or not at all: with an error in it the running one goes on. Connections, WebSockets, \
+counters and everything else that has not changed live on. What a process cannot change while it runs, such as the \
 addresses of listeners, is taken over by a new process without a connection lost.
 
-Exit code 0 when it serves, 1 when it was refused, 4 when the gateway cannot be reached, 5 when it wants a token.
-HUP does the same: `systemctl reload tollgate`.";
+Examples:
+  tollgate reload --dry-run      what would change; `tollgate diff --live` tells it, too
+  tollgate reload
+  systemctl reload tollgate      the same by a signal, HUP
+
+Exit codes: 0 the new one serves, 1 it was refused, 4 gateway not reached, 5 it wants a token.";
 
 /// Arguments of `reload`.
 #[derive(Debug, Args)]

@@ -1,12 +1,20 @@
 //! `tollgate routes`: the routes in the order in which they are tried.
 
-use super::output::{data, fail, findings, json};
+use super::output::{data, fail, findings, json, nothing};
 use super::{ConfigFile, Exit, Global, Output};
 use crate::prepare::{Prepared, prepare};
 use crate::route::Rule;
 use crate::snapshot::Snapshot;
 use clap::Args;
 use serde::Serialize;
+
+pub(super) const AFTER: &str = "\
+The first route that matches answers. COND is how many conditions on headers and query it has, PRIO its priority, \
+AT where it is written. `tollgate explain` tells which one a request gets, and why not another.
+
+Examples:
+  tollgate routes -c tollgate.yaml
+  tollgate routes --api shop -o json";
 
 /// Arguments of `routes`.
 #[derive(Debug, Args)]
@@ -66,6 +74,14 @@ impl Routes {
             findings(&prepared.issues, &prepared.sources, global, "");
             return Exit::Invalid;
         };
+        let known = |name: &String| snapshot.routes.iter().any(|route| *route.api == **name);
+        if let Some(name) = self.api.as_ref().filter(|name| !known(name)) {
+            return nothing(
+                "API",
+                name,
+                snapshot.routes.iter().map(|route| &*route.api).fold(Vec::new(), once).into_iter(),
+            );
+        }
         let wanted = |rule: &&Rule| match (&self.api, snapshot.routes.get(rule.route as usize)) {
             (Some(api), Some(route)) => *route.api == **api,
             _ => true,
@@ -77,6 +93,14 @@ impl Routes {
             Output::Human => data(&table(&rows)),
         }
     }
+}
+
+/// Adds a name unless it is there.
+fn once<'n>(mut names: Vec<&'n str>, name: &'n str) -> Vec<&'n str> {
+    if !names.contains(&name) {
+        names.push(name);
+    }
+    names
 }
 
 fn table(rows: &[Row]) -> String {

@@ -7,9 +7,18 @@ use crate::server::{self, Predecessor, Start};
 use clap::Args;
 
 pub(super) const AFTER: &str = "\
-Signals: HUP reads the configuration again, USR1 reopens the access log, USR2 lets the binary be replaced (as `tollgate
-upgrade`). TERM and QUIT stop gracefully: requests in flight may finish within process.drain. INT or a second TERM stop at
-once.";
+It logs to stderr and writes a line for each request to stdout, unless `telemetry.access_log` says otherwise. With \
+something wrong in the configuration it does not start: see `tollgate check`.
+
+Signals:
+  HUP        reads the configuration again, as `tollgate reload`
+  USR1       reopens the access log, after a rotation
+  USR2       lets the binary be replaced, as `tollgate upgrade`
+  TERM QUIT  stop gracefully: requests in flight may finish within `process.drain`
+  INT        stops at once, and so does a second TERM
+
+Example:
+  tollgate run -c tollgate.yaml --watch";
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `tollgate split`: the shares of splits in the running gateway, shown or changed.
 
 use super::ask::{AdminAddress, reason};
-use super::output::{data, fail, json};
+use super::output::{data, fail, json, nothing};
 use super::{Exit, Output};
 use crate::actions::SplitStatus;
 use crate::value::Percent;
@@ -16,10 +16,10 @@ Examples:
   tollgate split orders orders-v2=100%           every split of the API `orders`
   tollgate split orders.read --reset             what the configuration says
 
-Clients that are kept with their upstream (`sticky`) stay there: when a canary grows, only those move whom it takes. Changed
-shares hold until a reload brings another split for the route; they outlive reloads that do not, and upgrades.
+Clients that are kept with their upstream (`sticky`) stay there: when a canary grows, only those move whom it takes. \
+Changed shares hold until a reload brings another split for the route; they outlive reloads that do not, and upgrades.
 
-Exit code 0 when the shares hold, 1 when they were refused, 4 when the gateway cannot be reached, 5 when it wants a token.";
+Exit codes: 0 as asked, 1 there is no such split or the shares were refused, 4 gateway not reached, 5 it wants a token.";
 
 /// How long the gateway may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,7 +61,11 @@ impl Split {
             Ok(told) => told,
             Err(error) => return fail(&format!("the answer is not understood: {error}")),
         };
-        let shown: Vec<_> = told.into_iter().filter(|split| self.concerns(&split.route)).collect();
+        let (shown, others): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|split| self.concerns(&split.route));
+        if let Some(name) = self.route.as_ref().filter(|_| shown.is_empty()) {
+            return nothing("split", name, others.iter().map(|split| split.route.as_str()));
+        }
         match self.output {
             Output::Json => json(&shown),
             Output::Human => data(&human(&shown)),

@@ -11,7 +11,12 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 pub(super) const AFTER: &str = "\
-Exit code 0 when it is ready, 1 when it is not, 4 when it cannot be reached, 5 when a token is missing or wrong.";
+Examples:
+  tollgate status --watch
+  tollgate status --admin http://127.0.0.1:9900 -o json
+  tollgate status -q > /dev/null || echo 'not ready'
+
+Exit codes: 0 ready, 1 not ready, 4 gateway not reached, 5 it wants a token.";
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]

@@ -9,12 +9,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) const AFTER: &str = "\
-The running process starts the new binary, which checks the configuration, takes the listening sockets and gets ready while
-the old process goes on serving. Only when the new one serves does the old one stop accepting, finish what it has begun
-(process.drain) and end. Whatever goes wrong before, the old process goes on as if nothing had happened.
+The running process starts the new binary, which checks the configuration, takes the listening sockets and gets ready \
+while the old process goes on serving. Only when the new one serves does the old one stop accepting, finish what it has \
+begun (`process.drain`) and end. Whatever goes wrong before, the old process goes on as if nothing had happened.
 
-Exit code 0 when the new binary serves, 6 when the upgrade was aborted and the old one still does, 4 when the gateway cannot
-be reached, 5 when it refuses. USR2 does the same.";
+Example:
+  install -m 755 tollgate-new /usr/bin/tollgate
+  tollgate upgrade
+
+Exit codes: 0 the new binary serves, 4 gateway not reached, 5 it wants a token, 6 aborted: the old one still serves. \
+The signal USR2 does the same.";
 
 /// How much longer than the new process may take its answer may.
 const MARGIN: Duration = Duration::from_secs(20);

@@ -1,7 +1,7 @@
 //! `tollgate upstream`: the targets of the running gateway, and who of them gets requests.
 
 use super::ask::{AdminAddress, reason};
-use super::output::{colored, data, fail, json};
+use super::output::{colored, data, fail, json, nothing};
 use super::status::describe_upstream;
 use super::{Exit, Global, Output};
 use crate::upstream::UpstreamStatus;
@@ -10,15 +10,15 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 pub(super) const AFTER: &str = "\
-A drained target gets no new requests; those under way go on, so wait until none is in flight before it is stopped. What is
-changed here holds until it is undone, the upstream itself is changed by a reload, or another process takes over.
+A drained target gets no new requests; those under way go on, so wait until none is in flight before it is stopped. \
+What is changed here holds until it is undone, the upstream itself is changed by a reload, or another process takes over.
 
-Example:
+Example: to replace one server
   tollgate upstream drain orders 10.0.0.7:3000
-  tollgate upstream list orders
+  tollgate upstream list orders                  again, until 0 are in flight
   tollgate upstream undrain orders 10.0.0.7:3000
 
-Exit code 0 when it is done, 1 when it was refused, 4 when the gateway cannot be reached, 5 when it wants a token.";
+Exit codes: 0 done, 1 refused, 4 gateway not reached, 5 it wants a token.";
 
 /// How long the gateway may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -107,10 +107,10 @@ impl List {
             }
         };
         if let Some(name) = &self.name {
-            upstreams.retain(|upstream| upstream.name == *name);
-            if upstreams.is_empty() {
-                return fail(&format!("there is no upstream `{name}`"));
+            if !upstreams.iter().any(|upstream| upstream.name == *name) {
+                return nothing("upstream", name, upstreams.iter().map(|upstream| upstream.name.as_str()));
             }
+            upstreams.retain(|upstream| upstream.name == *name);
         }
         match self.told.output {
             Output::Json => json(&upstreams),

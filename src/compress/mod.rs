@@ -12,9 +12,10 @@ pub use encoder::Encoder;
 use crate::exchange::{RequestHead, ResponseHead};
 use crate::value::At;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, VARY,
 };
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use rules::{CompressRule, MediaType};
 
 /// A content coding (RFC 9110 section 8.4.1).
@@ -56,7 +57,7 @@ impl Compress {
             at,
             codings: rule.codings(),
             types: rule.types(),
-            min: rule.min.map_or(rules::MIN, |min| min.0),
+            min: rule.min.map_or(rules::MIN, |min| min.value.0),
         }
     }
 
@@ -69,6 +70,11 @@ impl Compress {
     /// Prepares an answer for the coding that the client likes best and gives what its body must go through; `None` when it
     /// stays as it is. `ends`: whether there is no body. How the body is told from what follows is for whoever sends it.
     pub fn begin(&self, request: &RequestHead, head: &mut ResponseHead, ends: bool) -> Option<Encoder> {
+        match head.status {
+            StatusCode::NOT_MODIFIED => self.confirm(request, &mut head.headers),
+            StatusCode::PARTIAL_CONTENT if self.is_worth_it(&head.headers) => add_vary(&mut head.headers),
+            _ => {}
+        }
         // Nothing is no compressed body.
         if !self.is_eligible(head) || ends && request.method != Method::HEAD {
             return None;
@@ -87,6 +93,28 @@ impl Compress {
         }
     }
 
+    /// Has a 304 say what the whole answer would (RFC 9110 section 15.4.5). Whoever asks with a weakened tag has been given a
+    /// compressed answer, and would not know the strong one as its own (RFC 9111 section 4.3.4).
+    fn confirm(&self, request: &RequestHead, headers: &mut HeaderMap) {
+        let is_other = headers.contains_key(CONTENT_TYPE) && !self.is_worth_it(headers);
+        if is_other || headers.contains_key(CONTENT_ENCODING) || forbids_change(headers) {
+            return;
+        }
+        add_vary(headers);
+        if headers.get(ETAG).is_some_and(|tag| asks_for_weakened(&request.headers, tag)) {
+            weaken(headers);
+        }
+    }
+
+    /// Whether the answer's bytes are of a kind that is compressed, and in nobody's coding yet.
+    fn is_worth_it(&self, headers: &HeaderMap) -> bool {
+        !headers.contains_key(CONTENT_ENCODING)
+            && !forbids_change(headers)
+            && headers
+                .get(CONTENT_TYPE)
+                .is_some_and(|kind| self.types.iter().any(|wanted| wanted.covers(kind.as_bytes())))
+    }
+
     fn is_eligible(&self, head: &ResponseHead) -> bool {
         // Not 204, nor 206: its ranges are of the bytes as they are.
         let whole = head.status.is_success() && !matches!(head.status.as_u16(), 204..=206)
@@ -94,14 +122,15 @@ impl Compress {
             || head.status.is_server_error();
         let headers = &head.headers;
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        whole
-            && length.is_none_or(|length: u64| length >= self.min)
-            && !headers.contains_key(CONTENT_ENCODING)
-            && !forbids_change(headers)
-            && headers
-                .get(CONTENT_TYPE)
-                .is_some_and(|kind| self.types.iter().any(|wanted| wanted.covers(kind.as_bytes())))
+        whole && length.is_none_or(|length: u64| length >= self.min) && self.is_worth_it(headers)
     }
+}
+
+/// Whether a condition names this strong tag as a weak one.
+fn asks_for_weakened(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    let tags =
+        headers.get_all(IF_NONE_MATCH).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    tags.map(<[u8]>::trim_ascii).any(|asked| asked.strip_prefix(b"W/") == Some(tag.as_bytes()))
 }
 
 /// `no-transform` (RFC 9111 section 5.2.2.6).
@@ -217,9 +246,10 @@ mod tests {
         let compress = Compress::new(&CompressRule::default(), At::NOWHERE);
         let json = ("content-type", "application/json");
         for (status, fields) in [
-            (206, &[json][..]),
+            (206, &[("content-type", "image/png")][..]),
             (204, &[json]),
-            (304, &[json]),
+            (304, &[("content-type", "image/png"), ("etag", "\"a\"")]),
+            (304, &[("cache-control", "no-transform")]),
             (200, &[json, ("content-length", "100")]),
             (200, &[json, ("content-encoding", "br")]),
             (200, &[json, ("cache-control", "max-age=5, No-Transform")]),
@@ -233,6 +263,42 @@ mod tests {
             assert!(compress.begin(&request, &mut head, false).is_none(), "{status} {fields:?}");
             assert_eq!(head.headers, before.headers, "{status} {fields:?}");
         }
+    }
+
+    /// RFC 9110 section 15.4.5, RFC 9111 section 4.3.4
+    #[test]
+    fn a_304_says_what_the_whole_answer_would() {
+        let compress = Compress::new(&CompressRule::default(), At::NOWHERE);
+        for (asked, tag, expected) in [
+            ("W/\"a\"", "\"a\"", "W/\"a\""),
+            ("\"b\", W/\"a\"", "\"a\"", "W/\"a\""),
+            ("\"a\"", "\"a\"", "\"a\""),
+            ("*", "\"a\"", "\"a\""),
+            ("W/\"a\"", "W/\"a\"", "W/\"a\""),
+        ] {
+            let request = request(&[("accept-encoding", "gzip"), ("if-none-match", asked)]);
+            let mut head = answer(304, &[("etag", tag)]);
+            assert!(compress.begin(&request, &mut head, true).is_none());
+            assert_eq!(
+                (text(&head, "etag"), text(&head, "vary")),
+                (expected.into(), "accept-encoding".into())
+            );
+        }
+    }
+
+    /// Its bytes are those of the answer as it is, and so is its tag.
+    #[test]
+    fn a_part_is_told_apart_by_coding_and_keeps_its_tag() {
+        let compress = Compress::new(&CompressRule::default(), At::NOWHERE);
+        let request = request(&[("accept-encoding", "gzip"), (RANGE.as_str(), "bytes=0-9")]);
+        let mut head =
+            answer(206, &[("content-type", "text/html"), ("content-length", "10"), ("etag", "\"a\"")]);
+        assert!(compress.begin(&request, &mut head, false).is_none());
+        assert_eq!((text(&head, "etag"), text(&head, "vary")), ("\"a\"".into(), "accept-encoding".into()));
+        assert_eq!(
+            (text(&head, "content-length"), text(&head, "content-encoding")),
+            ("10".into(), String::new())
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `compress` as it is written.
 
 use super::Coding;
-use crate::value::{ByteSize, OneOrMany, Short, short_value, text_value};
+use crate::value::{ByteSize, Code, Issue, Issues, OneOrMany, Short, Spanned, short_value, text_value};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -9,6 +9,9 @@ use std::str::FromStr;
 
 /// Shorter answers stay as they are: what they would save fits into the same packet.
 pub(super) const MIN: u64 = 1024;
+
+/// Who asks for more than this has mistaken the unit.
+const LARGEST_MIN: u64 = 16 << 20;
 
 /// What is text by another name, and worth it.
 const TYPES: &[&str] = &[
@@ -36,7 +39,7 @@ pub struct CompressRule {
     /// Media types.
     pub types: OneOrMany<MediaType>,
     /// Least length.
-    pub min: Option<ByteSize>,
+    pub min: Option<Spanned<ByteSize>>,
 }
 
 /// Compression of answers in full.
@@ -51,7 +54,7 @@ struct CompressInFull {
     #[serde(default)]
     types: OneOrMany<MediaType>,
     /// Answers that are known to be shorter stay as they are. Default `1KiB`.
-    min: Option<ByteSize>,
+    min: Option<Spanned<ByteSize>>,
 }
 
 impl From<CompressInFull> for CompressRule {
@@ -81,6 +84,17 @@ impl Short for CompressRule {
 short_value!(CompressRule, long: CompressInFull);
 
 impl CompressRule {
+    /// What can hardly be meant.
+    pub fn check(&self, issues: &mut Issues) {
+        if let Some(min) = self.min.filter(|min| min.value.0 > LARGEST_MIN) {
+            let message = format!("hardly any answer is as long as {}", min.value);
+            let issue = Issue::new(Code::UNLIKELY, message).at(min.at);
+            issues.push(
+                issue.help("from about `1KiB` on compression saves something; `compress: none` turns it off"),
+            );
+        }
+    }
+
     pub(super) fn codings(&self) -> Vec<Coding> {
         match self.encodings.0.as_slice() {
             [] => vec![Coding::Zstd, Coding::Brotli, Coding::Gzip],

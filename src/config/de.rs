@@ -105,9 +105,12 @@ impl<'a> Reader<'a> {
     }
 
     /// As the fields of a struct.
-    fn fields<'de, V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+    fn fields<'de, V: Visitor<'de>>(self, keys: &'static [&'static str], visitor: V) -> Read<V::Value> {
         match &self.node.kind {
             Kind::Seq(_) => Err(Failure::invalid_type(Unexpected::Seq, &visitor).within(self.node)),
+            Kind::Scalar(scalar) if scalar.value != Value::Null => {
+                Err(Failure::no_map(keys).within(self.node))
+            }
             _ => self.any(visitor),
         }
     }
@@ -239,10 +242,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        keys: &'static [&'static str],
         visitor: V,
     ) -> Read<V::Value> {
-        self.fields(visitor)
+        self.fields(keys, visitor)
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
@@ -429,8 +432,8 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
         self.content()?.any(visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Read<V::Value> {
-        self.content()?.fields(visitor)
+    fn struct_variant<V: Visitor<'de>>(self, keys: &'static [&'static str], visitor: V) -> Read<V::Value> {
+        self.content()?.fields(keys, visitor)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::filters::limits::rules::{Backend, Limits, Plan};
 use crate::filters::rules::{
     BodyRule, ConcurrencyRule, FaultRule, IpRules, Maintenance, RequestRules, ResponseRules, Timeouts,
 };
-use crate::listen::document::{ProxyProtocol, RedirectHttps};
+use crate::listen::document::{HeaderCount, IdleTime, ProxyProtocol, RedirectHttps, Window};
 use crate::listen::tls::document::Tls;
 use crate::route::matching::Match;
 use crate::route::retry::document::Retry;
@@ -28,7 +28,7 @@ use crate::store::document::Stores;
 use crate::upstream::document::Upstream;
 use crate::value::{
     ByteSize, Cidr, HeaderKey, HostPattern, Map, Name, Normalize, OneOrMany, OrNone, PathPattern, Percent,
-    Rate, Secret, Span, Spanned, Template, text_value,
+    Positive, Rate, Secret, Span, Spanned, Template, text_value,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -82,6 +82,17 @@ pub struct Document {
     /// What is offered to callers.
     #[serde(default)]
     pub apis: Map<Api>,
+}
+
+impl Document {
+    /// The inherited settings of every level: those of `defaults`, of each API, of each route.
+    pub fn levels(&self) -> impl Iterator<Item = Inherited<'_>> {
+        let apis = self.apis.iter().flat_map(|(_, api)| {
+            let routes = api.routes.iter().map(|(_, route)| route.settings());
+            std::iter::once(api.settings()).chain(routes)
+        });
+        std::iter::once(self.defaults.settings()).chain(apis)
+    }
 }
 
 /// How the process runs.
@@ -297,7 +308,7 @@ pub struct Redact {
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
     /// Most time series that requests may create; what goes beyond is counted in one. Default 20000.
-    pub max_series: Option<u32>,
+    pub max_series: Option<Positive<u32>>,
 }
 
 /// Request ids.
@@ -341,7 +352,7 @@ pub struct Listener {
     pub proxy_protocol: Option<Spanned<ProxyProtocol>>,
     /// Proxies in front of tollgate, as addresses or networks. Only what they say of a client's address is believed.
     #[serde(default)]
-    pub trusted_proxies: Vec<Cidr>,
+    pub trusted_proxies: Vec<Spanned<Cidr>>,
     /// How paths are brought to their normal form before they are matched: `strict` (default), `lenient` or `off`.
     #[serde(default)]
     pub normalize: Normalize,
@@ -369,50 +380,50 @@ pub enum ClientProtocol {
 #[serde(deny_unknown_fields)]
 pub struct ListenerLimits {
     /// Most bytes of all header fields together; more is answered 431. Default `32KiB`.
-    pub header_bytes: Option<ByteSize>,
+    pub header_bytes: Option<Positive<ByteSize>>,
     /// Most header fields; more is answered 431. Default 100.
-    pub headers: Option<u32>,
+    pub headers: Option<HeaderCount>,
     /// Longest request target; more is answered 414. Default `8KiB`.
-    pub uri: Option<ByteSize>,
+    pub uri: Option<Positive<ByteSize>>,
     /// How long the head of an HTTP/1.1 request may take from its first byte on; more is answered 408. As long may an HTTP/2 client
     /// take to begin once TLS is there. Default `10s`.
-    pub header_timeout: Option<Span>,
+    pub header_timeout: Option<Positive<Span>>,
     /// How long a client may pause within the body of a request that an upstream waits for; more is answered 408. `timeouts.idle`
     /// of the route may be shorter. gRPC calls are streams and may pause for `timeouts.stream_idle`. Default `30s`.
-    pub body_idle: Option<Span>,
+    pub body_idle: Option<Positive<Span>>,
     /// Bytes a second that the body of a request must come with on average, after a grace of 5s; a slower one is answered 408.
     /// gRPC calls may be slower. `0B` for no such limit. Default `240B`.
     pub body_rate: Option<ByteSize>,
     /// How long a client may take nothing of what is sent to it before its connection is closed, or an HTTP/2 stream reset for which
     /// it opens no window. Default `60s`.
-    pub send_idle: Option<Span>,
+    pub send_idle: Option<Positive<Span>>,
     /// How long an idle connection is kept. Default `75s`.
-    pub keepalive: Option<Span>,
+    pub keepalive: Option<IdleTime>,
     /// Most requests on one HTTP/1.1 connection; the answer to the last one closes it. Default: no limit.
-    pub requests: Option<u64>,
+    pub requests: Option<Positive<u64>>,
     /// Most connections at once, and no more than the process may open files for. Where there is no room for one more, some that
     /// have waited for their client for long are closed, first those on which nothing was ever asked; if there are none, the new
     /// one is closed as soon as it is accepted. Default 100000.
-    pub connections: Option<u32>,
+    pub connections: Option<Positive<u32>>,
     /// Most connections at once from one client address, and no more than three quarters of what there are files for; more are
     /// closed. IPv6 addresses count by their first 64 bits. Trusted proxies may have any number. Default 20000.
-    pub per_ip: Option<u32>,
+    pub per_ip: Option<Spanned<Positive<u32>>>,
     /// Most streams at once on an HTTP/2 connection. Default 100.
-    pub h2_streams: Option<u32>,
+    pub h2_streams: Option<Positive<u32>>,
     /// Bytes that a client may send ahead on an HTTP/2 stream, and on a connection. Default `1MiB`.
-    pub h2_window: Option<ByteSize>,
+    pub h2_window: Option<Window>,
     /// Most requests on one HTTP/2 connection; then the client is told to open another one (GOAWAY), and what it has asked is
     /// answered. Default 100000.
-    pub h2_requests: Option<u64>,
+    pub h2_requests: Option<Positive<u64>>,
     /// Streams that a client may reset on an HTTP/2 connection: so many at once, and in the time as many again. One that resets
     /// more is disconnected with ENHANCE_YOUR_CALM. Trusted proxies may reset any number. Default `1000/10s`.
     pub h2_resets: Option<Rate>,
     /// Frames that ask for nothing, which a client may send on an HTTP/2 connection: SETTINGS, PING, PRIORITY, WINDOW_UPDATE and
     /// all others but HEADERS, DATA and RST_STREAM. So many at once, in the time as many again, and one for each 256 bytes that
     /// the client is sent. One that sends more is disconnected with ENHANCE_YOUR_CALM; trusted proxies may. Default `10000/10s`.
-    pub h2_frames: Option<Rate>,
+    pub h2_frames: Option<Spanned<Rate>>,
     /// How long the PROXY protocol's header and the TLS handshake may take together. Default `10s`.
-    pub handshake_timeout: Option<Span>,
+    pub handshake_timeout: Option<Positive<Span>>,
     /// Most requests from one client address, counted coarsely before anything else is looked at; more is answered 429.
     /// IPv6 addresses count by their first 64 bits. Default: no limit.
     pub flood: Option<Rate>,

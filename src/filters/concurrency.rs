@@ -34,12 +34,16 @@ struct Concurrency {
 
 pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made> {
     let rule = settings.concurrency.as_ref()?;
-    let made = Concurrency::new(rule, settings).map_err(|issue| issues.push(issue)).ok()?;
+    let made = Concurrency::new(rule, settings, issues).map_err(|issue| issues.push(issue)).ok()?;
     Some(Made::new(made, Hooks::REQUEST, rule.at))
 }
 
 impl Concurrency {
-    fn new(rule: &Spanned<&ConcurrencyRule>, settings: &Settings<'_>) -> Result<Concurrency, Issue> {
+    fn new(
+        rule: &Spanned<&ConcurrencyRule>,
+        settings: &Settings<'_>,
+        issues: &mut Issues,
+    ) -> Result<Concurrency, Issue> {
         let ConcurrencyRule { max, each, per } = rule.value;
         if let Some(zero) = [max, each].into_iter().flatten().find(|number| number.value == 0) {
             let issue = Issue::new(Code::BAD_VALUE, "nobody would ever be served").at(zero.at);
@@ -56,6 +60,15 @@ impl Concurrency {
                 return Err(issue.help("write for example `each: 10`"));
             }
             _ => {}
+        }
+        if let (Some(max), Some(each)) = (max, each)
+            && each.value > max.value
+        {
+            let message = format!(
+                "one caller may have more requests at once ({}) than all ({})",
+                each.value, max.value
+            );
+            issues.push(Issue::new(Code::NO_EFFECT, message).at(each.at).help("make `each` less than `max`"));
         }
         let mut param = usize::MAX;
         if let Some(Spanned { value: Key::Param(name), at }) = per {

@@ -73,6 +73,10 @@ pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made>
         );
         issues.push(issue.at(rules.at).help("name the origins"));
     }
+    if let Some(age) = rules.value.max_age.filter(|age| age.value.0 > rules::LONGEST_AGE) {
+        let issue = Issue::new(Code::UNLIKELY, format!("no browser remembers a preflight for {}", age.value));
+        issues.push(issue.at(age.at).help("a day is the most that any does, two hours what most do"));
+    }
     Some(Made::new(Cors::new(rules.value, origins), Hooks { response: true, ..Hooks::REQUEST }, rules.at))
 }
 
@@ -84,7 +88,7 @@ impl Cors {
             headers: list(rules.headers.0.iter().map(|name| name.0.as_str())),
             expose: list(rules.expose.0.iter().map(|name| name.0.as_str())),
             credentials: rules.credentials,
-            max_age: rules.max_age.map_or(rules::MAX_AGE, |span| span.0).as_secs().into(),
+            max_age: rules.max_age.map_or(rules::MAX_AGE, |age| age.value.0).as_secs().into(),
             private_network: rules.private_network,
         }
     }

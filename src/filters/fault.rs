@@ -26,12 +26,16 @@ pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made>
         issues.push(issue.help("write for example `fault: { delay: { time: 2s, percent: 10% } }`"));
         return None;
     }
+    if let Some(delay) = delay.as_ref().filter(|delay| delay.time.value.0.is_zero()) {
+        let issue = Issue::new(Code::BAD_VALUE, "a delay of 0s delays nothing").at(delay.time.at);
+        issues.push(issue.help("write for example `2s`, or leave `delay` out"));
+    }
     let abort = match abort {
         Some(abort) => Some(issues.take(aborting(abort))?),
         None => None,
     };
     let all = Percent(10_000);
-    let delaying = |delay: &FaultDelay| (delay.time.0, delay.percent.unwrap_or(all));
+    let delaying = |delay: &FaultDelay| (delay.time.value.0, delay.percent.unwrap_or(all));
     let fault = Fault {
         delay: delay.as_ref().map(delaying),
         abort,

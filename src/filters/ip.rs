@@ -4,7 +4,7 @@ use super::rules::IpRules;
 use super::{Filter, Hooks, Made, Settings, Step};
 use crate::exchange::{Exchange, RequestHead};
 use crate::reply::{Kind, Problem};
-use crate::value::{Issues, Networks};
+use crate::value::{Code, Issue, Issues, Networks};
 use std::net::IpAddr;
 
 pub(super) const NAME: &str = "ip";
@@ -14,12 +14,24 @@ struct Ip {
     deny: Networks,
 }
 
-pub(super) fn make(settings: &Settings<'_>, _: &mut Issues) -> Option<Made> {
+pub(super) fn make(settings: &Settings<'_>, issues: &mut Issues) -> Option<Made> {
     let rules = settings.ip.as_ref()?;
     let IpRules { allow, deny } = rules.value;
+    match allow {
+        Some(allow) if allow.value.is_empty() => {
+            let issue = Issue::new(Code::EMPTY, "an empty `allow` lets nobody in").at(allow.at);
+            issues.push(issue.help("name who may come in, or leave `allow` out"));
+        }
+        None if deny.is_empty() => {
+            let issue =
+                Issue::new(Code::EMPTY, "`ip` says neither whom to let in nor whom to refuse").at(rules.at);
+            issues.push(issue.help("write for example `ip: { allow: [10.0.0.0/8] }`, or `ip: none`"));
+        }
+        _ => {}
+    }
     let networks = |list: &[crate::value::Cidr]| Networks::new(list.iter().map(|cidr| cidr.0));
     Some(Made::new(
-        Ip { allow: allow.as_deref().map(networks), deny: networks(deny) },
+        Ip { allow: allow.as_ref().map(|allow| networks(&allow.value)), deny: networks(deny) },
         Hooks::REQUEST,
         rules.at,
     ))

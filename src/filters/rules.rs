@@ -1,7 +1,8 @@
 //! The inherited settings of a route: who, how long, how much, and what is rewritten.
 
 use crate::value::{
-    ByteSize, Cidr, HeaderKey, Key, Map, MethodName, Percent, Short, Span, Spanned, Template, short_value,
+    ByteSize, Cidr, HeaderKey, Key, Map, MethodName, Percent, Positive, Seconds, Short, Span, Spanned,
+    Template, short_value,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct IpRules {
     /// Only these are let in.
-    pub allow: Option<Vec<Cidr>>,
+    pub allow: Option<Spanned<Vec<Cidr>>>,
     /// These are refused.
     #[serde(default)]
     pub deny: Vec<Cidr>,
@@ -22,18 +23,18 @@ pub struct IpRules {
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// To connect, TLS handshake included. Default `1s`.
-    pub connect: Option<Span>,
+    pub connect: Option<Positive<Span>>,
     /// How long the upstream may be silent until its answer begins. Default `30s`.
-    pub response: Option<Span>,
+    pub response: Option<Positive<Span>>,
     /// How long the client may be silent between two pieces of its request and the upstream between two pieces of its
     /// answer, and how long either side may take nothing of what is sent to it. Default `60s`.
-    pub idle: Option<Span>,
+    pub idle: Option<Positive<Span>>,
     /// How long nothing may be said over a WebSocket or in a gRPC call, in either direction, and how long the upstream may be
     /// silent between two server-sent events. Default `10m`.
-    pub stream_idle: Option<Span>,
+    pub stream_idle: Option<Positive<Span>>,
     /// Most time for a gRPC call as a whole, however much more its `grpc-timeout` asks for. The upstream is told what is left
     /// of it. Default: as long as the client says.
-    pub deadline: Option<Span>,
+    pub deadline: Option<Positive<Span>>,
 }
 
 /// Limits of the request body.
@@ -74,7 +75,7 @@ pub struct FaultRule {
 #[serde(deny_unknown_fields)]
 pub struct FaultDelay {
     /// How long.
-    pub time: Span,
+    pub time: Spanned<Span>,
     /// Share of requests. Default `100%`.
     pub percent: Option<Percent>,
 }
@@ -214,7 +215,7 @@ pub struct Maintenance {
     /// Whether it is on.
     pub on: bool,
     /// Value of `Retry-After`.
-    pub retry_after: Option<Span>,
+    pub retry_after: Option<Positive<Seconds>>,
     /// Text for the caller.
     pub message: Option<String>,
 }
@@ -224,7 +225,7 @@ pub struct Maintenance {
 #[serde(deny_unknown_fields)]
 struct MaintenanceInFull {
     /// What `Retry-After` says. Default `60s`.
-    retry_after: Option<Span>,
+    retry_after: Option<Positive<Seconds>>,
     /// Text for the caller.
     message: Option<String>,
 }

@@ -216,6 +216,9 @@ impl Context {
                 }
             };
             caching.ask = Some(ask);
+        } else if caching.old.is_some() {
+            // What the answer to HEAD says of it is kept, unless a purge comes in between.
+            caching.ask = Some(self.snapshot.cache.alone(&caching.key));
         }
         self.caching = Some(caching);
         self.fetch(client).await
@@ -310,7 +313,7 @@ impl Context {
         self.old = caching.old.as_ref().map(|old| old.stored.clone());
         let request = client.request();
         if request.method == Method::HEAD {
-            self.learn_from_head(&caching, &held.head);
+            self.learn_from_head(request, &mut caching, &held.head, times);
         }
         let answered = self.as_answered(request, &caching, &held.head, times);
         let kept = match is_too_long(&held.head, self.snapshot.cache.longest()) {
@@ -438,10 +441,25 @@ impl Context {
     }
 
     /// An answer to HEAD tells of what is stored for GET (RFC 9111 section 4.3.5).
-    fn learn_from_head(&self, caching: &Caching, answer: &ResponseHead) {
+    fn learn_from_head(
+        &self,
+        request: &RequestHead,
+        caching: &mut Caching,
+        answer: &ResponseHead,
+        times: Times,
+    ) {
         let Some(old) = &caching.old else { return };
-        if head_effect(&old.stored, answer) == HeadEffect::Invalidate {
-            old.stored.invalidate();
+        match head_effect(&old.stored, answer) {
+            HeadEffect::Nothing => {}
+            HeadEffect::Invalidate => old.stored.invalidate(),
+            HeadEffect::Update => {
+                let body = old.stored.body.clone();
+                let merged =
+                    merge(&caching.rules, &old.stored, &self.as_answered(request, caching, answer, times));
+                if let (Ok(Merged { kept, again: Ok(()) }), Some(ask)) = (merged, caching.ask.take()) {
+                    ask.keep(kept.stored(body));
+                }
+            }
         }
     }
 

@@ -142,8 +142,10 @@ impl Context {
     /// From the head of the request through the steps; gives the answer when it is made here.
     async fn admit(&mut self, client: &mut Client<'_>) -> Result<Option<Reply>, Problem> {
         let located = self.locate(client);
-        self.keep_back_floods().and(located)?;
-        self.enter(client.request()).await
+        match self.keep_back_floods().and(located)? {
+            Some(reply) => Ok(Some(reply)),
+            None => self.enter(client.request()).await,
+        }
     }
 
     /// Refuses a client that sends too many requests, whatever they are.
@@ -157,8 +159,9 @@ impl Context {
         }
     }
 
-    /// From the head of the request to its route; there is none where every request is sent to https.
-    fn locate(&mut self, client: &mut Client<'_>) -> Result<(), Problem> {
+    /// From the head of the request to its route; there is none where every request is sent to https. An answer where it asks
+    /// for the server as a whole.
+    fn locate(&mut self, client: &mut Client<'_>) -> Result<Option<Reply>, Problem> {
         let facts = client.facts().cloned().ok_or(Kind::INTERNAL)?;
         let listener = self.snapshot.listeners.get(usize::from(facts.listener)).ok_or(Kind::INTERNAL)?;
         if let Client::Http2(session, _) = client {
@@ -166,22 +169,24 @@ impl Context {
             session.set_write_timeout(Some(listener.limits.send_idle));
         }
         let (exchange, snapshot) = (&mut self.exchange, &self.snapshot);
+        let mut of_server = None;
         let found = client.change_request(|head| {
-            let target = admit::check_target(head);
+            of_server = admit::about_server(head);
+            let target = if of_server.is_some() { Ok(()) } else { admit::check_target(head) };
             admit::identify(exchange, head, &facts, listener, &snapshot.telemetry);
-            target.and_then(|()| match admit::is_redirected(exchange, listener) {
+            target.and_then(|()| match of_server.is_some() || admit::is_redirected(exchange, listener) {
                 true => admit::check_redirected(head, listener).map(|()| None),
                 false => admit::check_direction(head, &facts, listener)
                     .and_then(|()| admit::find(head, listener, facts.listener, snapshot))
                     .map(Some),
             })
         });
-        let Some((route, params)) = found? else { return Ok(()) };
+        let Some((route, params)) = found? else { return Ok(of_server) };
         let route = self.snapshot.routes.get(route as usize).cloned().ok_or(Kind::INTERNAL)?;
         self.exchange.params = params;
         client.send_idle(route.timeouts.idle.min(listener.limits.send_idle));
         self.route = Some(route);
-        Ok(())
+        Ok(None)
     }
 
     /// Through the steps of the route.

@@ -67,6 +67,20 @@ pub fn status_fields(status: u8, message: &str) -> [(HeaderName, HeaderValue); 2
     [(STATUS, HeaderValue::from(u16::from(status))), (MESSAGE, message)]
 }
 
+/// The status of a call that is answered by HTTP alone (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
+/// What is no error has no message of the call either: whoever answers so stands in for a service that is not there.
+pub fn status_of(http: u16) -> u8 {
+    match http {
+        ..400 => 14,
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
 /// Percent-encoding of `grpc-message` ("Responses" in the protocol): everything but space to `~`, and the sign itself.
 fn percent_encode(message: &str) -> String {
     let mut encoded = String::with_capacity(message.len());

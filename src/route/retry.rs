@@ -4,7 +4,7 @@ pub mod document;
 
 use crate::exchange::RequestHead;
 use crate::tasks::random;
-use crate::value::{Percent, Span, Trigger, Triggers, Trouble};
+use crate::value::{Code, Issue, Issues, Percent, Span, Trigger, Triggers, Trouble};
 use http::{HeaderName, Method};
 use smallvec::SmallVec;
 use std::fmt;
@@ -70,16 +70,29 @@ impl Retry {
     pub fn new(written: &document::Retry) -> Self {
         let default = Retry::default();
         let backoff = written.backoff.clone().unwrap_or_default();
-        let base = backoff.base.map_or(default.base, |span| span.0);
+        let base = backoff.base.map_or(default.base, |span| span.value.0);
         Retry {
             attempts: written.attempts.map_or(default.attempts, |attempts| attempts.0),
             on: written.on.as_ref().map_or(default.on, |on| Triggers::new(&on.0)),
             methods: written.methods.as_ref().map_or(default.methods, |methods| repeatable(&methods.0)),
             budget: written.budget.unwrap_or(default.budget),
             per_try_timeout: written.per_try_timeout.map(|span| span.0),
-            max: backoff.max.map_or(default.max, |span| span.0).max(base),
+            max: backoff.max.map_or(default.max, |span| span.value.0),
             base,
             body: written.body.map_or(default.body, |size| size.0),
+        }
+    }
+
+    /// What is wrong with what was written.
+    pub fn check(written: &document::Retry, issues: &mut Issues) {
+        let default = Retry::default();
+        let Some(document::Backoff { base, max }) = &written.backoff else { return };
+        let (first, most) =
+            (base.map_or(default.base, |base| base.value.0), max.map_or(default.max, |max| max.value.0));
+        if let Some(at) = max.map(|max| max.at).or(base.map(|base| base.at)).filter(|_| most < first) {
+            let message =
+                format!("the longest pause ({}) is shorter than the first ({})", Span(most), Span(first));
+            issues.push(Issue::new(Code::CONFLICT, message).at(at).help("make `max` no less than `base`"));
         }
     }
 

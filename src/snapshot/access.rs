@@ -18,13 +18,17 @@ use crate::config::document::Document;
 use crate::consumer::{Consumer, Consumers};
 use crate::listen::tls::document::ClientMode;
 use crate::upstream::endpoint::Endpoint;
-use crate::value::{At, Code, Issue, Issues, Name, Spanned};
+use crate::value::{At, Code, Issue, Issues, Name, Span, Spanned};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Largest CA bundle, and the most that is looked at of any file a provider names.
 pub(super) const MAX_FILE: u64 = 1 << 20;
+
+/// Clocks that differ by more are wrong, and nobody would want to make up for it.
+const MOST_SKEW: Duration = Duration::from_secs(3600);
 
 /// What identity needs beyond the step that asks for it.
 pub(super) struct Identity {
@@ -178,6 +182,7 @@ impl Making<'_> {
             let issue = Issue::new(Code::CONFLICT, message).at(name.at);
             return Err(issue.help("write one of `jwks`, `pem` and `secret`"));
         }
+        self.warn_of_late_tokens(written);
         let spec = JwtSpec::new(written)?;
         let keys: Arc<dyn KeySource> = match Static::read(written, &self.loaded.base)? {
             Some(keys) => Arc::new(keys),
@@ -203,11 +208,20 @@ impl Making<'_> {
         };
         let default = Schedule::default();
         let schedule = Schedule {
-            refresh: written.refresh.map_or(default.refresh, |span| span.0),
+            refresh: written.refresh.map_or(default.refresh, |span| span.value.0),
             cooldown: written.cooldown.map_or(default.cooldown, |span| span.0),
             stale_max: written.stale_max.map_or(default.stale_max, |span| span.0),
             timeout: written.timeout.map_or(default.timeout, |span| span.0),
         };
+        if let Some(refresh) = written.refresh.filter(|_| schedule.refresh * 2 > schedule.stale_max) {
+            let message = format!(
+                "keys that are fetched every {} would be too old in between: `stale_max` is {}",
+                refresh.value,
+                Span(schedule.stale_max)
+            );
+            let issue = Issue::new(Code::CONFLICT, message).at(refresh.at);
+            return Err(issue.help("make `stale_max` at least twice as long"));
+        }
         let ca = self.ca(written.ca.as_ref())?;
         let Shared { client, resolver, .. } = self.shared;
         Jwks::new(place, schedule, ca, client, resolver)
@@ -229,6 +243,16 @@ impl Making<'_> {
     }
 
     /// Warns where secrets would travel in the clear.
+    /// Every token is good for so much longer than it says.
+    fn warn_of_late_tokens(&mut self, written: &WrittenJwt) {
+        if let Some(skew) = written.skew.filter(|skew| skew.value.0 > MOST_SKEW) {
+            let message = format!("tokens are accepted for {} after they have expired", skew.value);
+            let issue = Issue::new(Code::UNLIKELY, message).at(skew.at);
+            self.issues
+                .push(issue.help("clocks that are kept right differ by seconds: `30s` is the default"));
+        }
+    }
+
     fn warn_of_clear_text(&mut self, is_clear: bool, url: &str, at: At) {
         if is_clear {
             let message =

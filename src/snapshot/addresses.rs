@@ -1,12 +1,10 @@
 //! Where the process listens: what is missing, bound twice, or open to everybody.
 
 use crate::config::Document;
-use crate::config::document::{AdminBind, Listener, ListenerLimits};
+use crate::config::document::{AdminBind, Listener};
+use crate::listen::Limits;
 use crate::value::{At, Code, Issue, Issues, Name, Spanned};
 use std::net::SocketAddr;
-
-/// Most header fields that the engine reads at all.
-const ENGINE_HEADERS: u32 = 256;
 
 /// Reports what is wrong with listeners and the admin listener.
 pub(super) fn check(document: &Document, issues: &mut Issues) {
@@ -31,45 +29,52 @@ fn check_listener(name: &Spanned<Name>, written: &Listener, issues: &mut Issues)
     if written.protocols.as_ref().is_some_and(Vec::is_empty) {
         wrong(Code::EMPTY, name.at, "speaks no protocol");
     }
-    if written.limits.headers.is_some_and(|headers| !(1..=ENGINE_HEADERS).contains(&headers)) {
-        wrong(Code::BAD_VALUE, name.at, "can take 1 to 256 header fields");
-    }
-    if written.limits.keepalive.is_some_and(|keepalive| keepalive.0.as_secs() == 0) {
-        wrong(Code::BAD_VALUE, name.at, "must keep idle connections for 1s at least");
-    }
-    for (key, what) in impossible_limits(&written.limits) {
-        wrong(Code::BAD_VALUE, name.at, &format!("cannot have `limits.{key}` {what}"));
+    check_trust(written, issues);
+    check_limits(name, written, issues);
+}
+
+/// Whoever may say where a request comes from can come from anywhere.
+fn check_trust(written: &Listener, issues: &mut Issues) {
+    let proxies = written.trusted_proxies.iter();
+    let balancers = written.proxy_protocol.iter().flat_map(|proxy| &proxy.value.from.0);
+    for network in proxies.chain(balancers).filter(|network| network.value.is_everything()) {
+        let message =
+            format!("`{}` lets every client choose the address that it seems to come from", network.value);
+        let issue = Issue::new(Code::UNLIKELY, message).at(network.at);
+        issues.push(issue.help("name the networks of your proxies only"));
     }
 }
 
-/// Frames of HTTP/2 that say nothing, which an honest client sends now and then.
+/// Frames of HTTP/2 that ask for nothing, which an honest client sends now and then.
 const LEAST_FRAMES: u32 = 100;
 
-/// Limits with which nobody could be served, and what is wrong with them.
-fn impossible_limits(limits: &ListenerLimits) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let times = [
-        ("header_timeout", limits.header_timeout),
-        ("body_idle", limits.body_idle),
-        ("send_idle", limits.send_idle),
-        ("handshake_timeout", limits.handshake_timeout),
-    ];
-    let counts = [
-        ("requests", limits.requests),
-        ("connections", limits.connections.map(u64::from)),
-        ("per_ip", limits.per_ip.map(u64::from)),
-        ("h2_streams", limits.h2_streams.map(u64::from)),
-        ("h2_requests", limits.h2_requests),
-    ];
-    let no_time = times.into_iter().filter(|(_, time)| time.is_some_and(|time| time.0.is_zero()));
-    let none = counts.into_iter().filter(|(_, count)| *count == Some(0));
-    // RFC 9113 section 6.9.1; streams begin with 65,535.
-    let window = limits.h2_window.filter(|window| !(65_535..=0x7fff_ffff).contains(&window.0));
-    let frames = limits.h2_frames.filter(|frames| frames.count < LEAST_FRAMES);
-    no_time
-        .map(|(key, _)| (key, "of no time"))
-        .chain(none.map(|(key, _)| (key, "of 0")))
-        .chain(frames.map(|_| ("h2_frames", "of less than 100 at once")))
-        .chain(window.map(|_| ("h2_window", "below 64KiB or above 2GiB")))
+/// What single limits cannot tell of themselves.
+fn check_limits(name: &Spanned<Name>, written: &Listener, issues: &mut Issues) {
+    let limits = &written.limits;
+    let connections =
+        limits.connections.map_or(Limits::default().connections as u64, |most| u64::from(*most));
+    if let Some(per_ip) = limits.per_ip.as_ref().filter(|per_ip| u64::from(*per_ip.value) > connections) {
+        let message = format!(
+            "one address may have more connections ({}) than listener `{}` has for all ({connections})",
+            per_ip.value, name.value
+        );
+        let issue = Issue::new(Code::NO_EFFECT, message).at(per_ip.at);
+        issues.push(issue.help("make `per_ip` less than `connections`"));
+    }
+    if let Some(frames) = limits.h2_frames.filter(|frames| frames.value.count < LEAST_FRAMES) {
+        let message =
+            format!("honest clients send more than {} frames that ask for nothing", frames.value.count);
+        let issue = Issue::new(Code::BAD_VALUE, message).at(frames.at);
+        issues.push(issue.help(format!("allow {LEAST_FRAMES} at once or more, such as {LEAST_FRAMES}/10s")));
+    }
+    let Some(guard) = &limits.guard else { return };
+    let (first, longest) = (guard.first_block(), guard.longest_block());
+    if let Some(max) = guard.max_block.filter(|_| longest < first) {
+        let message = format!("the longest block ({longest}) is shorter than the first ({first})");
+        issues.push(
+            Issue::new(Code::CONFLICT, message).at(max.at).help("make `max_block` no less than `block`"),
+        );
+    }
 }
 
 /// An address with who binds it and where that is written.

@@ -39,6 +39,7 @@ pub(super) fn build(
         issues.push(issue.help("write for example `/var/lib/tollgate/quotas`, or `none`"));
     }
     let backend = &loaded.document.defaults.limits_backend;
+    check_mode(backend, issues);
     let redis = loaded.document.stores.redis.as_ref();
     let redis = match (backend.value.store, redis) {
         (StoreKind::Memory, None) => None,
@@ -59,7 +60,7 @@ pub(super) fn build(
     let fast = redis.as_ref().filter(|_| backend.value.mode == Written::Fast).map(|(_, redis)| {
         let before = running.and_then(|running| running.fast.clone());
         let sync = sync(&backend.value);
-        let most = loaded.document.stores.local.max_keys.unwrap_or(super::DEFAULT_KEYS) as usize;
+        let most = loaded.document.stores.local.max_keys.map_or(super::DEFAULT_KEYS, |keys| *keys) as usize;
         before
             .filter(|fast| Arc::ptr_eq(fast.store(), redis) && fast.sync() == sync)
             .unwrap_or_else(|| Fast::new(redis.clone(), sync, most))
@@ -76,6 +77,22 @@ pub(super) fn build(
     };
     let shared_counters = mode.map(|mode| SharedCounters { mode, on_failure });
     Counting { counters: Arc::new(Counters::new(shared.memory.clone(), shared_counters)), redis, fast }
+}
+
+/// What is only for nodes that count together, and each for itself.
+fn check_mode(backend: &Spanned<Backend>, issues: &mut Issues) {
+    let is_fast = backend.value.mode == Written::Fast;
+    if is_fast && backend.value.store == StoreKind::Memory {
+        let issue = Issue::new(Code::CONFLICT, "`mode: fast` is for nodes that count together in Redis")
+            .at(backend.at);
+        issues.push(issue.help("write `store: redis`, or leave `mode` out"));
+    }
+    let sync = backend.value.sync.map(|sync| ("sync", sync.at));
+    let nodes = backend.value.nodes.map(|nodes| ("nodes", nodes.at));
+    for (key, at) in sync.into_iter().chain(nodes).filter(|_| !is_fast) {
+        let issue = Issue::new(Code::NO_EFFECT, format!("`{key}` is for `mode: fast` only")).at(at);
+        issues.push(issue.help(format!("leave `{key}` out")));
+    }
 }
 
 /// A file that is another one wherever the process is started from would lose what was counted.
@@ -117,7 +134,7 @@ fn identity(written: &Redis) -> String {
 }
 
 fn sync(backend: &Backend) -> Duration {
-    backend.sync.map_or(Duration::from_millis(100), |span| span.0)
+    backend.sync.map_or(Duration::from_millis(100), |span| span.value.0)
 }
 
 /// Tells, for each limit, how far `fast` may exceed it: nobody should be surprised.
@@ -126,7 +143,8 @@ pub(super) fn tell_bound(document: &Document, plans: &Plans, issues: &mut Issues
     if backend.value.store != StoreKind::Redis || backend.value.mode != Written::Fast {
         return;
     }
-    let (sync, nodes) = (sync(&backend.value), u64::from(backend.value.nodes.unwrap_or(2)));
+    let (sync, nodes) =
+        (sync(&backend.value), u64::from(backend.value.nodes.map_or(2, |nodes| *nodes.value)));
     let tell = |name: &str, rule: &Rule| format!("{name}: {}", bound(rule, sync, nodes));
     let written = written_limits(document).map(|limit| {
         let LimitRule { rate: Rate { count, period }, burst, .. } = *limit;
@@ -146,10 +164,9 @@ pub(super) fn tell_bound(document: &Document, plans: &Plans, issues: &mut Issues
 
 /// The limits of `defaults`, APIs and routes.
 fn written_limits(document: &Document) -> impl Iterator<Item = &LimitRule> {
-    let apis = document.apis.iter().flat_map(|(_, api)| {
-        let routes = api.routes.iter().map(|(_, route)| route.settings());
-        std::iter::once(api.settings()).chain(routes)
-    });
-    let levels = std::iter::once(document.defaults.settings()).chain(apis);
-    levels.filter_map(|level| level.limits).flat_map(|limits| &limits.value.0).map(|limit| &limit.value)
+    document
+        .levels()
+        .filter_map(|level| level.limits)
+        .flat_map(|limits| &limits.value.0)
+        .map(|limit| &limit.value)
 }

@@ -132,12 +132,13 @@ impl<'a> Compiler<'a> {
         let bind = Bind { api: one.api_name.as_str(), route: &one.name, params: &names };
         let chain = self.chain(one, &effective, bind);
         let Some(action) = Action::new(to, bind, self.build, self.issues) else { return };
-        let fallback = effective.fallback.as_ref().filter(|_| action.proxy().is_some());
         let cache = action.proxy().and_then(|_| self.cache(&effective, bind));
         let fallback =
-            fallback.map(|rule| Fallback::new(rule, cache.is_some(), bind, self.build, self.issues));
-        let mirror = effective.mirror.as_ref().filter(|_| action.proxy().is_some());
-        let mirror = mirror.and_then(|rule| Mirror::new(rule, bind, self.build, self.issues));
+            effective.fallback.as_ref().zip(action.proxy()).map(|(rule, proxy)| {
+                Fallback::new(rule, proxy, cache.is_some(), bind, self.build, self.issues)
+            });
+        let mirror = effective.mirror.as_ref().zip(action.proxy());
+        let mirror = mirror.and_then(|(rule, proxy)| Mirror::new(rule, proxy, bind, self.build, self.issues));
         self.push(one, pattern.clone(), chain, Answers { action, cache, mirror, fallback }, effective);
     }
 

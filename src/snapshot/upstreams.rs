@@ -5,11 +5,20 @@ use crate::upstream::document::{
     Balance, Breaker, Health, Host, Passive, Probe, Refresh, StickyCookie, Target, Tls, Upstream,
 };
 use crate::upstream::spec;
-use crate::value::{At, Code, Issue, Issues, Key, Name, OrNone, Spanned, Triggers};
+use crate::value::{At, Code, Issue, Issues, Key, Name, OrNone, Span, Spanned, Triggers};
 use std::time::Duration;
 
 /// Largest certificate or key file.
 const MAX_PEM: u64 = 1 << 20;
+
+/// Targets are not checked more often.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// Names are not looked up more often.
+const SHORTEST_LOOK_UP: Duration = Duration::from_millis(100);
+
+/// Longer than any warming up takes.
+const LONGEST_START: Duration = Duration::from_secs(3600);
 
 /// The spec of an upstream; what is wrong with it is reported.
 pub(super) fn spec(
@@ -27,6 +36,7 @@ pub(super) fn spec(
     check_targets(name, written, issues)?;
     check_health(name, written, issues);
     check_sticky(written, issues);
+    check_numbers(name, written, issues);
     let tls = written.tls.as_ref().filter(|tls| tls.value.on);
     let tls = tls.map(|tls| tls_spec(tls, build)).transpose()?;
     if let Some(tls) = written.tls.as_ref().filter(|tls| tls.value.on && !tls.value.verify.value) {
@@ -48,7 +58,7 @@ pub(super) fn spec(
         },
         sticky: sticky(name, written),
         backup_below: written.backup_below.as_ref().map_or(0, |share| share.value.0),
-        slow_start: written.slow_start.map_or(Duration::ZERO, |span| span.0),
+        slow_start: written.slow_start.map_or(Duration::ZERO, |span| span.value.0),
         breaker: written.breaker.as_ref().map(|breaker| breaker_spec(&breaker.value)),
         host: match &written.host {
             None | Some(Host::Client) => spec::HostRewrite::Client,
@@ -63,8 +73,8 @@ pub(super) fn spec(
         discovery: discovery(written),
         pool: spec::PoolSpec {
             idle: written.pool.idle.map_or(default.pool.idle, |span| span.0),
-            max: written.pool.max.unwrap_or(0),
-            per_target: written.pool.per_target.unwrap_or(0),
+            max: written.pool.max.map_or(0, |most| *most),
+            per_target: written.pool.per_target.map_or(0, |most| *most.value),
         },
         ..default
     })
@@ -137,6 +147,48 @@ fn check_sticky(written: &Upstream, issues: &mut Issues) {
     }
 }
 
+/// Numbers that say something only together.
+fn check_numbers(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) {
+    let Upstream { pool, discovery, .. } = written;
+    if let (Some(max), Some(each)) = (pool.max, pool.per_target)
+        && each.value > max
+    {
+        let message = format!(
+            "one target of upstream `{}` may have more requests ({}) than all ({max})",
+            name.value, each.value
+        );
+        issues
+            .push(Issue::new(Code::NO_EFFECT, message).at(each.at).help("make `per_target` less than `max`"));
+    }
+    let spec::DiscoverySpec { min, max, refresh } = self::discovery(written);
+    let at = discovery.max.map(|max| max.at).or(discovery.min.map(|min| min.at));
+    if let Some(at) = at.filter(|_| max < min) {
+        let message = format!("look-ups cannot be at most {} and at least {} apart", Span(max), Span(min));
+        issues.push(Issue::new(Code::CONFLICT, message).at(at).help("make `max` no less than `min`"));
+    }
+    if let spec::Refresh::Every(time) = refresh
+        && time < SHORTEST_LOOK_UP
+    {
+        let issue = Issue::new(Code::BAD_VALUE, format!("names are not looked up every {}", Span(time)));
+        issues
+            .push(issue.at(discovery.refresh.at).help(format!("write `{}` or more", Span(SHORTEST_LOOK_UP))));
+    }
+    check_slow_start(written, issues);
+}
+
+fn check_slow_start(written: &Upstream, issues: &mut Issues) {
+    let Some(time) = written.slow_start.filter(|time| !time.value.0.is_zero()) else { return };
+    if let Some(Balance::Hash(_)) = written.balance.as_ref().map(|balance| &balance.value) {
+        let issue =
+            Issue::new(Code::NO_EFFECT, "`slow_start` has no part in `balance: { hash: … }`").at(time.at);
+        issues.push(issue.note("which target a request gets is told by its key alone"));
+    }
+    if time.value.0 > LONGEST_START {
+        let message = format!("a target that is healthy again waits {} for its whole share", time.value);
+        issues.push(Issue::new(Code::UNLIKELY, message).at(time.at).help("caches warm up within minutes"));
+    }
+}
+
 fn sticky(name: &Spanned<Name>, written: &Upstream) -> Option<spec::StickySpec> {
     let Balance::StickyCookie(cookie) = &written.balance.as_ref()?.value else { return None };
     let StickyCookie { name: cookie_name, ttl, path, secure, same_site, secret } = cookie;
@@ -155,17 +207,18 @@ fn sticky(name: &Spanned<Name>, written: &Upstream) -> Option<spec::StickySpec> 
 fn breaker_spec(written: &Breaker) -> spec::BreakerSpec {
     let default = spec::BreakerSpec::default();
     spec::BreakerSpec {
-        error_rate: written.error_rate.map_or(default.error_rate, |rate| rate.0.max(1)),
-        min_requests: written.min_requests.unwrap_or(default.min_requests).max(1),
+        error_rate: written.error_rate.map_or(default.error_rate, |rate| rate.0),
+        min_requests: written.min_requests.map_or(default.min_requests, |requests| *requests),
         window: written.window.map_or(default.window, |span| span.0),
         open: written.open.map_or(default.open, |span| span.0),
-        probes: written.probes.unwrap_or(default.probes).max(1),
+        probes: written.probes.map_or(default.probes, |probes| *probes),
     }
 }
 
 /// `expect` and `host` are about an HTTP answer; elsewhere they would be ignored.
 fn check_health(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) {
     let Some(health) = &written.health else { return };
+    check_pace(&health.value, issues);
     let is_http = matches!(health.value.probe, Probe::Http { .. });
     if !is_http && (health.value.expect.is_some() || health.value.host.is_some()) {
         let message = format!(
@@ -177,6 +230,24 @@ fn check_health(name: &Spanned<Name>, written: &Upstream, issues: &mut Issues) {
                 .at(health.at)
                 .help("write `probe: GET /path`, or remove them"),
         );
+    }
+}
+
+/// How often a target is checked, and how long each check may take.
+fn check_pace(health: &Health, issues: &mut Issues) {
+    if let Some(every) = health.every.filter(|every| every.value.0 < SHORTEST_PAUSE) {
+        let message = format!("checks every {} would be more work than requests", every.value);
+        issues.push(Issue::new(Code::BAD_VALUE, message).at(every.at).help("write `10ms` or more"));
+    }
+    let every = health.every.map_or(spec::HealthSpec::default().every, |every| every.value.0);
+    if let Some(timeout) = health.timeout.filter(|timeout| timeout.value.0 > every) {
+        let message = format!(
+            "a check that may take {} puts off the next, which is due after {}",
+            timeout.value,
+            Span(every)
+        );
+        let issue = Issue::new(Code::UNLIKELY, message).at(timeout.at);
+        issues.push(issue.help("make `timeout` no longer than `every`"));
     }
 }
 
@@ -212,15 +283,15 @@ fn health_spec(health: &Health) -> spec::HealthSpec {
             method: method.clone(),
             path: path.as_str().into(),
             host: health.host.as_deref().map(Into::into),
-            expect: health.expect.as_ref().map(|expect| expect.0.clone()).unwrap_or_default(),
+            expect: health.expect.iter().flat_map(|expect| &expect.0).map(|status| status.get()).collect(),
         },
     };
     spec::HealthSpec {
         probe,
-        every: health.every.map_or(default.every, |span| span.0.max(Duration::from_millis(10))),
-        timeout: health.timeout.map_or(default.timeout, |span| span.0.max(Duration::from_millis(1))),
-        up: health.up.unwrap_or(default.up).max(1),
-        down: health.down.unwrap_or(default.down).max(1),
+        every: health.every.map_or(default.every, |span| span.value.0),
+        timeout: health.timeout.map_or(default.timeout, |span| span.value.0),
+        up: health.up.map_or(default.up, |times| *times),
+        down: health.down.map_or(default.down, |times| *times),
         passive: match (&health.passive, &health.probe) {
             (Some(OrNone::On(passive)), _) => Some(passive_spec(passive)),
             (Some(OrNone::Off), _) | (None, Probe::None) => None,
@@ -233,9 +304,9 @@ fn passive_spec(written: &Passive) -> spec::PassiveSpec {
     let default = spec::PassiveSpec::default();
     spec::PassiveSpec {
         on: written.on.as_ref().map_or(default.on, |on| Triggers::new(&on.0)),
-        failures: written.failures.unwrap_or(default.failures).max(1),
+        failures: written.failures.map_or(default.failures, |failures| *failures),
         within: written.within.map_or(default.within, |span| span.0),
-        eject: written.eject.map_or(default.eject, |span| span.0.max(Duration::from_millis(1))),
+        eject: written.eject.map_or(default.eject, |span| span.0),
         max_ejected: written.max_ejected.map_or(default.max_ejected, |share| share.0),
         panic_below: written.panic_below.map_or(default.panic_below, |share| share.0),
     }
@@ -244,12 +315,12 @@ fn passive_spec(written: &Passive) -> spec::PassiveSpec {
 fn discovery(written: &Upstream) -> spec::DiscoverySpec {
     let default = spec::DiscoverySpec::default();
     spec::DiscoverySpec {
-        refresh: match written.discovery.refresh {
+        refresh: match written.discovery.refresh.value {
             Refresh::Ttl => spec::Refresh::Ttl,
             Refresh::Every(span) => spec::Refresh::Every(span.0),
         },
-        min: written.discovery.min.map_or(default.min, |span| span.0),
-        max: written.discovery.max.map_or(default.max, |span| span.0),
+        min: written.discovery.min.map_or(default.min, |span| span.value.0),
+        max: written.discovery.max.map_or(default.max, |span| span.value.0),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where counters are kept, as written.
 
-use crate::value::{Secret, Span, Spanned};
+use crate::value::{Positive, Secret, Span, Spanned, Within};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -21,12 +21,12 @@ pub struct Stores {
 #[serde(deny_unknown_fields)]
 pub struct Local {
     /// Most keys of limits kept in memory; beyond, those used longest ago are dropped and counted. Default 1000000.
-    pub max_keys: Option<u32>,
+    pub max_keys: Option<Positive<u32>>,
     /// File that quotas are kept in over a restart: an absolute path. Default `/var/lib/tollgate/quotas`; `none` keeps
     /// them in memory only.
     pub quotas: Option<Spanned<PathBuf>>,
     /// How often it is written; that much is lost at most when the process is killed. Default `1s`.
-    pub flush: Option<Span>,
+    pub flush: Option<Positive<Span>>,
 }
 
 /// Counters in Redis.
@@ -37,9 +37,9 @@ pub struct Redis {
     /// `redis+cluster://host:7000,host2:7001`; user and password as in any URL. `rediss+sentinel` and `rediss+cluster` with TLS.
     pub url: Spanned<Secret>,
     /// Longest time a request waits for Redis. Default `50ms`.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Positive<Span>>,
     /// Connections; each carries many requests at once. Default 2.
-    pub pool: Option<u16>,
+    pub pool: Option<Within<1, 64>>,
     /// In front of every key. What stands in braces keeps the keys of a cluster together. Default `tg:{tollgate}:`.
     pub prefix: Option<String>,
     /// CA certificates in PEM, for TLS. Default: those of the system.

@@ -2,7 +2,8 @@
 
 use super::spec::{Address, Protocol, SameSite};
 use crate::value::{
-    Key, OneOrMany, OrNone, Percent, Secret, Short, Span, Spanned, Trigger, short_value, text_value,
+    Key, OneOrMany, OrNone, Percent, Positive, Seconds, Secret, Short, Span, Spanned, Trigger, Within,
+    short_value, text_value,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -35,7 +36,7 @@ pub struct Upstream {
     pub backup_below: Option<Spanned<Percent>>,
     /// How long a target that is new or healthy again takes to get its whole share of the requests; it begins with a tenth.
     /// Not for `hash` and clients with a sticky cookie. Default `0s`.
-    pub slow_start: Option<Span>,
+    pub slow_start: Option<Spanned<Span>>,
     /// How names in `targets` are resolved.
     #[serde(default)]
     pub discovery: Discovery,
@@ -128,7 +129,7 @@ pub struct StickyCookie {
     /// Its name.
     pub name: CookieName,
     /// How long the client keeps it.
-    pub ttl: Option<Span>,
+    pub ttl: Option<Positive<Seconds>>,
     /// Where it is sent back.
     pub path: Option<CookiePath>,
     /// Whether over TLS only.
@@ -146,7 +147,7 @@ struct StickyInFull {
     /// Its name.
     name: CookieName,
     /// How long the client keeps it. Default: until it is closed.
-    ttl: Option<Span>,
+    ttl: Option<Positive<Seconds>>,
     /// Path below which the client sends it back. Default `/`.
     path: Option<CookiePath>,
     /// Whether the client sends it back over TLS only. Default: when it came over TLS.
@@ -227,15 +228,15 @@ text_value!(CookiePath, "CookiePath", pattern: r"^/[!-:<-~]*$", "a path");
 #[serde(deny_unknown_fields)]
 pub struct Breaker {
     /// Share of failed attempts that opens it. Default `50%`.
-    pub error_rate: Option<Percent>,
+    pub error_rate: Option<Positive<Percent>>,
     /// With fewer attempts within the window it stays closed. Default 20.
-    pub min_requests: Option<u32>,
+    pub min_requests: Option<Positive<u32>>,
     /// The time that is looked at. Default `10s`.
-    pub window: Option<Span>,
+    pub window: Option<Positive<Span>>,
     /// How long requests are refused before some are let through as probes. Default `15s`.
-    pub open: Option<Span>,
+    pub open: Option<Positive<Span>>,
     /// How many probes there are, and must succeed, before all requests are let through again. Default 3.
-    pub probes: Option<u32>,
+    pub probes: Option<Positive<u32>>,
 }
 
 /// What the upstream sees as `Host`.
@@ -397,21 +398,24 @@ impl fmt::Display for Probe {
 
 text_value!(Probe, "Probe", pattern: r"^(none|tcp|grpc( .+)?|(GET|HEAD|OPTIONS) /.*)$", "`GET /path`, `tcp`, `grpc`, `grpc SERVICE` or `none`");
 
+/// A status that a check may be answered with: a final one.
+pub type Expected = Within<200, 599>;
+
 /// Health checks. Short: the probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     /// What is done.
     pub probe: Probe,
     /// How often.
-    pub every: Option<Span>,
+    pub every: Option<Spanned<Positive<Span>>>,
     /// How long one may take.
-    pub timeout: Option<Span>,
+    pub timeout: Option<Spanned<Positive<Span>>>,
     /// Successes that make a target healthy.
-    pub up: Option<u32>,
+    pub up: Option<Positive<u32>>,
     /// Failures that make a target unhealthy.
-    pub down: Option<u32>,
+    pub down: Option<Positive<u32>>,
     /// Statuses that count as success.
-    pub expect: Option<OneOrMany<u16>>,
+    pub expect: Option<OneOrMany<Expected>>,
     /// `Host` of the probe.
     pub host: Option<String>,
     /// What requests themselves show.
@@ -426,11 +430,11 @@ pub struct Passive {
     /// `[connect, reset, timeout, 502, 503, 504]`.
     pub on: Option<OneOrMany<Trigger>>,
     /// Failures in a row that eject a target. Default 5.
-    pub failures: Option<u32>,
+    pub failures: Option<Positive<u32>>,
     /// The time within which they must happen. Default `10s`.
-    pub within: Option<Span>,
+    pub within: Option<Positive<Span>>,
     /// How long the first ejection lasts; each further one lasts that much longer, up to ten times. Default `30s`.
-    pub eject: Option<Span>,
+    pub eject: Option<Positive<Span>>,
     /// Most targets that are ejected at a time; one always may be, but never the only one. `0%` ejects none. Default `50%`.
     pub max_ejected: Option<Percent>,
     /// When less than this share of the healthy targets is left, ejected ones are used as well. Default `50%`.
@@ -444,15 +448,15 @@ struct HealthInFull {
     /// `GET /healthz`, `tcp` (default), `grpc`, `grpc SERVICE` or `none`.
     probe: Option<Probe>,
     /// How often; spread by a tenth either way. Default `5s`.
-    every: Option<Span>,
+    every: Option<Spanned<Positive<Span>>>,
     /// How long one check may take. Default `1s`.
-    timeout: Option<Span>,
+    timeout: Option<Spanned<Positive<Span>>>,
     /// Successes in a row that make a target healthy. Default 2.
-    up: Option<u32>,
+    up: Option<Positive<u32>>,
     /// Failures in a row that make a target unhealthy. Default 3.
-    down: Option<u32>,
+    down: Option<Positive<u32>>,
     /// Statuses that count as success. Default 200.
-    expect: Option<OneOrMany<u16>>,
+    expect: Option<OneOrMany<Expected>>,
     /// `Host` of the probe. Default: the target's address.
     host: Option<String>,
     /// Leaves targets alone whose requests fail one after the other. On by default unless there is no probe; `none` turns it
@@ -485,11 +489,11 @@ short_value!(Health, long: HealthInFull);
 pub struct Discovery {
     /// `ttl` (default): when the answer expires; or a duration.
     #[serde(default)]
-    pub refresh: Refresh,
+    pub refresh: Spanned<Refresh>,
     /// Shortest time between two look-ups. Default `1s`.
-    pub min: Option<Span>,
-    /// Longest time between two look-ups. Default `60s`.
-    pub max: Option<Span>,
+    pub min: Option<Spanned<Positive<Span>>>,
+    /// Longest time between two look-ups, no less than `min`. Default `60s`.
+    pub max: Option<Spanned<Positive<Span>>>,
 }
 
 /// When a name is resolved again.
@@ -499,13 +503,19 @@ pub enum Refresh {
     #[default]
     Ttl,
     /// After this time.
-    Every(Span),
+    Every(Positive<Span>),
 }
 
 impl FromStr for Refresh {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "ttl" { Ok(Refresh::Ttl) } else { text.parse().map(Refresh::Every) }
+        if text == "ttl" {
+            return Ok(Refresh::Ttl);
+        }
+        let every = Positive::new(text.parse::<Span>()?);
+        every
+            .map(Refresh::Every)
+            .ok_or_else(|| format!("`{text}` makes no sense here\nhelp: write `ttl`, or for example `30s`"))
     }
 }
 
@@ -527,7 +537,7 @@ pub struct Pool {
     /// How long an idle connection is kept. Default `60s`.
     pub idle: Option<Span>,
     /// Most requests in flight to all targets together; more are answered 503. Default: no limit.
-    pub max: Option<u32>,
+    pub max: Option<Positive<u32>>,
     /// Most requests in flight to one target. Default: no limit.
-    pub per_target: Option<u32>,
+    pub per_target: Option<Spanned<Positive<u32>>>,
 }

@@ -27,6 +27,13 @@ impl FromStr for Cidr {
     }
 }
 
+impl Cidr {
+    /// Whether every address of its family is in it.
+    pub fn is_everything(&self) -> bool {
+        self.0.prefix_len() == 0
+    }
+}
+
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

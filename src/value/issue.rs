@@ -142,6 +142,10 @@ codes! {
     CLEAR_TEXT = 2012;
     /// With `mode: fast` more may pass than the limit says: how many.
     FAST_BOUND = 2013;
+    /// A setting has no effect here.
+    NO_EFFECT = 2014;
+    /// A value that can hardly be meant.
+    UNLIKELY = 2015;
     /// An include pattern matches no file.
     INCLUDE_EMPTY = 2009;
 }

@@ -1,5 +1,6 @@
 //! The words a configuration is written in. Each parses itself, prints itself and knows its JSON Schema.
 
+mod bounds;
 mod cidr;
 mod flexible;
 mod header;
@@ -19,6 +20,7 @@ mod template;
 mod text;
 mod trouble;
 
+pub use bounds::{Positive, Quantity, Within};
 pub use cidr::{Cidr, Networks};
 pub use flexible::{ONE_OR_MANY, OneOrMany, OrNone, Short};
 pub(crate) use flexible::{short_or_long, short_value};
@@ -30,7 +32,7 @@ pub use method::MethodName;
 pub use name::Name;
 pub use path::{Normalize, PathError, normalize};
 pub use pattern::{Params, PathPattern, Segment, Tail, split_segment};
-pub use quantity::{ByteSize, Percent, Span, counted};
+pub use quantity::{ByteSize, Percent, Seconds, Span, counted};
 pub use rate::Rate;
 pub use secret::Secret;
 pub use spanned::{Map, SPANNED, Spanned};

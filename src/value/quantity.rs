@@ -51,6 +51,9 @@ text_value!(ByteSize, "ByteSize", pattern: r"^[0-9]+ ?([KMG]i?)?B$", "a size wit
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub Duration);
 
+/// The longest one in milliseconds: what is longer is a typing error, and would not fit into every clock.
+const LONGEST: u64 = 3_650 * 86_400_000;
+
 const SPANS: &[(&str, u64)] =
     &[("ms", 1), ("s", 1_000), ("min", 60_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
@@ -78,9 +81,14 @@ impl FromStr for Span {
             ));
         }
         let factor = SPANS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-        let ms = factor.zip(number.parse::<u64>().ok()).and_then(|(factor, n)| n.checked_mul(factor));
-        ms.filter(|ms| *ms <= 3_650 * 86_400_000).map(Span::millis).ok_or_else(|| {
-            format!("`{text}` is not a duration\nhelp: write a whole number and a unit: ms, s, m, h or d")
+        let Some(factor) = factor.filter(|_| !number.is_empty()) else {
+            return Err(format!(
+                "`{text}` is not a duration\nhelp: write a whole number and a unit: ms, s, m, h or d"
+            ));
+        };
+        let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+        ms.filter(|ms| *ms <= LONGEST).map(Span::millis).ok_or_else(|| {
+            format!("`{text}` is too long: at most {} are possible, ten years", Span::millis(LONGEST))
         })
     }
 }
@@ -100,6 +108,31 @@ impl fmt::Display for Span {
 }
 
 text_value!(Span, "Span", pattern: r"^[0-9]+ ?(ms|s|m|min|h|d)$", "a duration with its unit, such as `250ms` or `30s`");
+
+/// A length of time that others are told in whole seconds, such as `30s` or `5m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seconds(pub Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span: Span = text.parse()?;
+        match span.0.subsec_millis() {
+            0 => Ok(Seconds(span.0)),
+            _ => Err(format!(
+                "`{text}` is no whole number of seconds\nhelp: clients are told seconds: write for example `1s`"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Span(self.0).fmt(f)
+    }
+}
+
+text_value!(Seconds, "Seconds", pattern: r"^[0-9]+ ?(ms|s|m|min|h|d)$", "a duration of whole seconds, such as `30s` or `5m`");
 
 /// A share of a hundred such as `10%` or `0.5%`, kept in hundredths of a percent (0 to 10,000).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,8 +208,27 @@ mod tests {
             let span: Span = text.parse().unwrap();
             assert_eq!((span.0.as_millis(), span.to_string().as_str()), (ms, printed));
         }
-        for bad in ["30", "s", "", "1.5s", "-1s", "99999999999999999999s", "9999999d"] {
-            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        for (bad, why) in [
+            ("30", "has no unit"),
+            ("s", "is not a duration"),
+            ("", "is not a duration"),
+            ("1.5s", "is not a duration"),
+            ("-1s", "is not a duration"),
+            ("99999d", "at most 3650d"),
+            ("99999999999999999999s", "at most 3650d"),
+        ] {
+            let said = bad.parse::<Span>().unwrap_err();
+            assert!(said.contains(why), "{bad}: {said}");
+        }
+        assert!("3650d".parse::<Span>().is_ok());
+    }
+
+    #[test]
+    fn seconds_are_whole() {
+        assert_eq!("2000ms".parse::<Seconds>().unwrap().to_string(), "2s");
+        assert!("0s".parse::<Seconds>().is_ok());
+        for bad in ["1500ms", "1ms", "1", ""] {
+            assert!(bad.parse::<Seconds>().is_err(), "{bad}");
         }
     }
 

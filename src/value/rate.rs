@@ -34,7 +34,10 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not a rate\nhelp: {HELP}");
         let (count, period) = text.split_once('/').ok_or_else(wrong)?;
-        let count = count.trim().parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+        let count = count.trim().parse().map_err(|_| wrong())?;
+        if count == 0 {
+            return Err(format!("`{text}` lets nothing through\nhelp: {HELP}"));
+        }
         let period = period.trim();
         let digits = period.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = period.split_at(digits);

@@ -154,6 +154,32 @@ fn a_stale_answer_stands_in_for_an_upstream_that_fails() {
     assert_eq!(gateway.get("/other").status, 502);
 }
 
+/// RFC 9111 section 4.3.5
+#[test]
+fn an_answer_to_head_brings_what_is_stored_up_to_date() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let app = Upstream::start(move |request| {
+        let number = counted.fetch_add(1, Ordering::SeqCst).to_string();
+        let changed = request.path() == "/changed" && request.method == "HEAD";
+        Answer::ok("hello")
+            .header("x-number", &number)
+            .header("etag", if changed { "\"b\"" } else { "\"a\"" })
+            .header("cache-control", "max-age=60")
+    });
+    let gateway = front(&app, "");
+    let number = |answer: crate::harness::Response| answer.headers.first("x-number").unwrap().to_owned();
+    let head = |path: &str| gateway.client().request("HEAD", path).header("cache-control", "no-cache").send();
+    assert_eq!(number(gateway.get("/same")), "0");
+    assert_eq!(number(head("/same")), "1");
+    let same = gateway.get("/same");
+    assert_eq!((same.text().as_str(), asked.load(Ordering::SeqCst)), ("hello", 2), "nobody was asked");
+    assert_eq!(number(same), "1", "but the head is the new one");
+    assert_eq!(number(gateway.get("/changed")), "2");
+    assert_eq!(number(head("/changed")), "3");
+    assert_eq!(number(gateway.get("/changed")), "4", "what has changed is asked for");
+}
+
 #[test]
 fn answers_of_callers_are_kept_apart() {
     let app = Upstream::start(|request| {

@@ -266,3 +266,40 @@ fn findings_as_json_and_sarif() {
         "{sarif:#?}"
     );
 }
+
+/// Whoever has never seen it learns from the help of each command what it is for and how it is called.
+#[test]
+fn every_command_teaches() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = |command: &str| {
+        let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let ran = tollgate_in(dir.path(), &[], &words);
+        assert_eq!(ran.code, 0, "{command}: {ran:#?}");
+        ran.stdout
+    };
+    for command in "run check explain routes config reload upgrade diff split cache key upstream status"
+        .split_whitespace()
+    {
+        let text = help(command);
+        assert!(text.contains(&format!("  tollgate {command}")), "`{command}` has no example:\n{text}");
+    }
+    let all = help("");
+    assert!(all.contains("tollgate config init > tollgate.yaml") && all.contains("TOLLGATE_ADMIN"), "{all}");
+    // A line that the author has broken is broken once more where the terminal is narrower.
+    let orphan = |text: &str| text.lines().any(|line| line.len() > 100);
+    assert!(!orphan(&all), "{all}");
+}
+
+#[test]
+fn names_that_do_not_exist_are_no_empty_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tollgate.yaml"), SMALLEST).unwrap();
+    for (args, said) in [
+        (&["routes", "--api", "ap"][..], "there is no API `ap`; did you mean `app`?"),
+        (&["config", "show", "--route", "app.al"], "there is no route `app.al`; did you mean `app.all`?"),
+        (&["config", "show", "--route", "x"], "there is no route `x`; there is app.all"),
+    ] {
+        let ran = tollgate_in(dir.path(), &[], &[args, &["-c", "tollgate.yaml"]].concat());
+        assert!(ran.code == 1 && ran.stdout.is_empty() && ran.stderr.contains(said), "{args:?}: {ran:#?}");
+    }
+}

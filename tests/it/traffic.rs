@@ -326,6 +326,13 @@ fn shares_that_cannot_be_are_refused_and_nothing_changes() {
         let ran = gateway.ask(&[&["split"], args].concat());
         assert!(ran.code == 1 && ran.stderr.contains(why), "{ran:#?}");
     }
+    for (name, why) in [
+        ("shop.raed", "there is no split `shop.raed`; did you mean `shop.read`?"),
+        ("nosuch", "there is no split `nosuch`; there is shop.read, shop.write, other.all"),
+    ] {
+        let ran = gateway.ask(&["split", name]);
+        assert!(ran.code == 1 && ran.stdout.is_empty() && ran.stderr.contains(why), "{ran:#?}");
+    }
     assert_eq!(gateway.ask(&["split", "shop.read", "new=110%"]).code, 2, "no share at all");
     let mut admin = gateway.admin_socket();
     assert_eq!(admin.request("PUT", "/splits/shop.read").send().status, 422, "no share is said");

@@ -60,8 +60,9 @@ impl JwtSpec {
                 Some(typ) => any_or(typ.0.clone()),
                 None => Some(TYPES.map(str::to_owned).to_vec()),
             },
-            skew: written.skew.map_or(SKEW, |skew| skew.0.as_secs()),
-            max_size: usize::try_from(written.max_size.unwrap_or(MAX_SIZE).0).unwrap_or(usize::MAX),
+            skew: written.skew.map_or(SKEW, |skew| skew.value.0.as_secs()),
+            max_size: usize::try_from(written.max_size.map_or(MAX_SIZE, |size| *size).0)
+                .unwrap_or(usize::MAX),
         };
         Ok(JwtSpec {
             verifier: Verifier::new(spec),

@@ -34,6 +34,8 @@ enum What {
         expected: String,
         code: Code,
     },
+    /// A word where a map with these keys belongs.
+    NoMap(&'static [&'static str]),
     /// What a type says about itself, `"\nhelp: …"` included.
     Said(String),
     /// Follows from something that was reported already.
@@ -91,6 +93,10 @@ impl Failure {
         Self::custom(format!("exactly one key is needed here\nhelp: write one of: {}", variants.join(", ")))
     }
 
+    pub(super) fn no_map(keys: &'static [&'static str]) -> Self {
+        Self::new(What::NoMap(keys))
+    }
+
     pub(super) fn no_variant(variants: &[&str]) -> Self {
         Self::unfit(format!("one of: {}", variants.join(", ")), Code::WRONG_TYPE)
     }
@@ -124,7 +130,7 @@ fn follows(what: &What, node: &Node, key: bool, out: &TakenOut) -> bool {
         What::Said(_) => !key && !out.nothing_in(node),
         // serde's words for a map that should name a variant and is empty.
         What::Unfit { expected, .. } => expected == "enum" && !out.nothing_in(node),
-        What::UnknownKey { .. } | What::UnknownWord { .. } => false,
+        What::UnknownKey { .. } | What::UnknownWord { .. } | What::NoMap(_) => false,
     }
 }
 
@@ -173,6 +179,9 @@ impl Subject<'_> {
                 Issue::new(Code::MISSING_KEY, format!("missing key `{name}`{}", self.inside()))
             }
             What::Unfit { expected, code } => self.unfit(&expected, code),
+            What::NoMap(keys) => {
+                self.unfit("a map", Code::WRONG_TYPE).note(format!("allowed here: {}", keys.join(", ")))
+            }
             What::Said(text) => self.said(&text),
             What::Silent => Issue::new(Code::BAD_VALUE, "cannot be read"),
         }

@@ -2,7 +2,8 @@
 
 use super::{defaults, examples};
 use crate::value::{
-    ByteSize, Cidr, HeaderKey, HostPattern, Key, MethodName, Name, PathPattern, Percent, Span, Template,
+    ByteSize, Cidr, HeaderKey, HostPattern, Key, MethodName, Name, PathPattern, Percent, Positive, Span,
+    Template,
 };
 use regex::Regex;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -285,7 +286,9 @@ fn words() -> Vec<(Option<Value>, &'static str)> {
         |schema: fn(&mut SchemaGenerator) -> schemars::Schema| schema(&mut generator).remove("pattern");
     vec![
         (pattern(Span::json_schema), "duration"),
+        (pattern(Positive::<Span>::json_schema), "duration"),
         (pattern(ByteSize::json_schema), "size"),
+        (pattern(Positive::<ByteSize>::json_schema), "size"),
         (pattern(Percent::json_schema), "percentage"),
         (pattern(Cidr::json_schema), "network"),
         (pattern(HostPattern::json_schema), "host"),

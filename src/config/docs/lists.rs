@@ -145,7 +145,8 @@ Of all routes that match a request, the first by these rules answers it. `tollga
 5. The route with more conditions on headers and query.
 
 Routes that match the same request and are equal in all of these are an error. If no route matches, the answer is 404; if
-only the method is wrong, 405 with `Allow`. OPTIONS needs a route of its own.
+only the method is wrong, 405 with `Allow`. OPTIONS needs a route of its own, but `OPTIONS *`, which is about the server
+as a whole, is answered 204.
 "
     .to_owned()
 }

@@ -1,12 +1,15 @@
 //! `cors` as it is written.
 
-use crate::value::{HeaderKey, MethodName, OneOrMany, Span, Spanned};
+use crate::value::{HeaderKey, MethodName, OneOrMany, Seconds, Spanned};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// How long browsers remember the answer to a preflight; Chromium remembers nothing longer than two hours.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// What Firefox remembers at most; no browser remembers for longer.
+pub(super) const LONGEST_AGE: Duration = Duration::from_secs(86_400);
 
 /// Which pages of other origins may call (CORS). What the upstream says of it is replaced. Preflights are answered before
 /// anything else, for the route of the method that they ask for.
@@ -29,7 +32,7 @@ pub struct CorsRules {
     #[serde(default)]
     pub credentials: bool,
     /// How long a browser may remember the answer to a preflight. Default `10m`.
-    pub max_age: Option<Span>,
+    pub max_age: Option<Spanned<Seconds>>,
     /// Whether pages of public networks may call a private one
     /// (<https://wicg.github.io/private-network-access/>). Default `false`.
     #[serde(default)]

@@ -311,11 +311,11 @@ fn cycle(requests: &Spanned<super::rules::Volume>, reset: Reset, zone: TimeZone)
         (Length::Span(span), Reset::Rolling) if span.0 >= Duration::from_secs(64) => {
             Ok(Cycle::Rolling(span.0))
         }
-        (Length::Span(_), Reset::Rolling) => Err(Issue::new(
-            Code::BAD_VALUE,
-            "a rolling quota is for a minute and more; write a limit for less",
-        )
-        .at(requests.at)),
+        (Length::Span(_), Reset::Rolling) => {
+            Err(Issue::new(Code::BAD_VALUE, "a rolling quota is for 64s and more")
+                .at(requests.at)
+                .help("write a limit for less, such as `100/min per consumer` under `limits`"))
+        }
         (Length::Span(_), Reset::Calendar) => Err(calendar("begin with the calendar")),
         (Length::Span(_), Reset::Anchor(_)) => Err(calendar("be counted from a date")),
     }

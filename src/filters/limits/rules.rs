@@ -1,7 +1,7 @@
 //! Limits, quotas and plans, as written.
 
 use crate::store::{Date, TimeZone, Unit};
-use crate::value::{Name, Rate, Short, Span, Spanned, short_value, text_value};
+use crate::value::{Name, Positive, Rate, Short, Span, Spanned, short_value, text_value};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -360,7 +360,10 @@ impl FromStr for Volume {
         let help = "write for example `10000/day`, `100000/week`, `1000000/month` or `5000/30d`";
         let wrong = || format!("`{text}` is not a quota\nhelp: {help}");
         let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
-        let count = count.trim().parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
+        let count = count.trim().parse().map_err(|_| wrong())?;
+        if count == 0 {
+            return Err(format!("`{text}` lets nothing through\nhelp: {help}"));
+        }
         let unit = match unit.trim() {
             "day" | "d" => Length::Unit(Unit::Day),
             "week" | "w" => Length::Unit(Unit::Week),
@@ -469,9 +472,9 @@ pub struct Backend {
     #[serde(default)]
     pub on_failure: OnFailure,
     /// With `fast`: how often nodes tell each other what they counted. Default `100ms`.
-    pub sync: Option<Span>,
+    pub sync: Option<Spanned<Positive<Span>>>,
     /// With `fast`: how many nodes there are, for the bound that `check` prints. Default 2.
-    pub nodes: Option<u32>,
+    pub nodes: Option<Spanned<Positive<u32>>>,
     /// Header fields that tell clients of their limits: `standard` (`RateLimit-Policy` and `RateLimit`, default), `legacy`
     /// (`X-RateLimit-Limit`, `-Remaining`, `-Reset`), `both` or `none`.
     #[serde(default)]

@@ -1,6 +1,6 @@
 //! Retries, as written.
 
-use crate::value::{ByteSize, OneOrMany, Percent, Span, Trigger, text_value};
+use crate::value::{ByteSize, OneOrMany, Percent, Positive, Span, Spanned, Trigger, text_value};
 use http::Method;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -25,7 +25,7 @@ pub struct Retry {
     /// target after another could not be connected to does not count. Default `20%`.
     pub budget: Option<Percent>,
     /// How long one attempt may be without an answer, where that is shorter than `timeouts.response`. Default: as long.
-    pub per_try_timeout: Option<Span>,
+    pub per_try_timeout: Option<Positive<Span>>,
     /// The pause before a retry; none after `connect`.
     pub backoff: Option<Backoff>,
     /// Most bytes of a request's body that are kept in memory to be sent again; a longer one is sent once. Default `64KiB`.
@@ -37,9 +37,9 @@ pub struct Retry {
 #[serde(deny_unknown_fields)]
 pub struct Backoff {
     /// Longest pause before the first retry. Default `25ms`.
-    pub base: Option<Span>,
+    pub base: Option<Spanned<Span>>,
     /// Longest pause at all, no less than `base`. Default `250ms`.
-    pub max: Option<Span>,
+    pub max: Option<Spanned<Span>>,
 }
 
 /// Attempts in all.

@@ -29,6 +29,7 @@ mod tests;
 use super::document;
 use super::{Demand, Outcomes, memory};
 use crate::tasks::Task;
+use crate::value::Within;
 use address::{Address, Topology};
 use connect::Connector;
 use link::Links;
@@ -45,8 +46,6 @@ use tokio::time::Instant;
 const IN_FLIGHT: usize = 4096;
 const TIMEOUT: Duration = Duration::from_millis(50);
 const POOL: u16 = 2;
-/// Most links: more than this is a typing error.
-const MOST_POOL: u16 = 64;
 const PREFIX: &str = "tg:{tollgate}:";
 
 /// Why Redis did not decide.
@@ -179,13 +178,7 @@ impl RedisStore {
             );
         }
         let timeout = spec.timeout.map_or(TIMEOUT, |span| span.0);
-        if timeout.is_zero() {
-            return Err("the time-out of Redis is zero".to_owned());
-        }
-        let pool = spec.pool.unwrap_or(POOL);
-        if !(1..=MOST_POOL).contains(&pool) {
-            return Err(format!("the pool of Redis is not between 1 and {MOST_POOL} connections"));
-        }
+        let pool = spec.pool.map_or(POOL, Within::get);
         let ca = spec.ca.as_ref().map(|path| read_ca(path)).transpose()?;
         let probe = script::probe(prefix.as_bytes());
         let connector = Connector::new(&address, ca, timeout)?;

@@ -71,7 +71,7 @@ fn redis_and_memory_say_the_same() {
         let server = Server::start(&[]).await;
         let mut spec = spec(&server.url());
         // Nothing here is about waiting.
-        spec.timeout = Some(Span::millis(10_000));
+        spec.timeout = Positive::new(Span::millis(10_000));
         let (store, supervisor) = connect(&spec).await;
         (server, store, supervisor)
     });

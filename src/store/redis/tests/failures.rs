@@ -10,7 +10,7 @@ const TIMEOUT: Duration = Duration::from_millis(50);
 const MARGIN: Duration = Duration::from_millis(300);
 
 fn quick(url: &str) -> document::Redis {
-    document::Redis { timeout: Some(Span(TIMEOUT)), ..spec(url) }
+    document::Redis { timeout: Positive::new(Span(TIMEOUT)), ..spec(url) }
 }
 
 /// Clients that call all the time, and how long their calls took.

@@ -8,7 +8,7 @@ mod topologies;
 use super::{RedisStore, StoreError};
 use crate::store::{Demand, Limit, Outcome, Rule, document};
 use crate::tasks::Supervisor;
-use crate::value::{Secret, Span, Spanned};
+use crate::value::{Positive, Secret, Span, Spanned};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{Ipv4Addr, TcpListener};
@@ -131,7 +131,7 @@ fn free_port() -> u16 {
 
 fn spec(url: &str) -> document::Redis {
     let url = Spanned::built_in(Secret::new(url.to_owned()));
-    document::Redis { url, timeout: Some(Span::millis(500)), pool: None, prefix: None, ca: None }
+    document::Redis { url, timeout: Positive::new(Span::millis(500)), pool: None, prefix: None, ca: None }
 }
 
 /// A store that is up, and what keeps it so.
