@@ -335,6 +335,10 @@ impl Session {
             self.request = nothing();
             self.answer = Answer::default();
             self.space = BytesMut::new();
+            if self.ahead.is_empty() {
+                // A slice without bytes keeps what it was cut from.
+                self.ahead = Bytes::new();
+            }
             return true;
         }
         self.shutdown().await;
