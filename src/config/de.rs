@@ -689,7 +689,10 @@ mod tests {
             balance("{least_conn: 1}"),
             ["1204 «{least_conn: 1}» `least_conn` takes no value |  = help: write only `least_conn`"]
         );
-        assert_eq!(balance("{sticky: x}"), ["1201 «x» expected a map, found the text `x` | "]);
+        assert_eq!(
+            balance("{sticky: x}"),
+            ["1201 «x» expected a map, found the text `x` |  = allowed here: cookie, ttl"]
+        );
         assert_eq!(balance("{sticky: {ttl: x}}").len(), 2);
         assert_eq!(
             balance("{}")[0],
