@@ -1,7 +1,7 @@
 //! The life of a request: one short method for each phase of the engine. Only this module touches its `Session`.
 //!
 //! HTTP/1.1 clients are served without the engine ([`Gateway::serve`]); HTTP/2 clients are served in its loop, up to where it
-//! would begin to proxy. Which of them it is, only [`client`] knows. Requests are relayed to their targets by ourselves, whoever the client is, and WebSockets are carried.
+//! would begin to proxy. Which of them it is, only `client` knows. Requests are relayed to their targets by ourselves, whoever the client is, and WebSockets are carried.
 
 mod cached;
 mod call;

@@ -2,7 +2,7 @@
 //!
 //! The engine's session makes a head a second time out of what was checked already, with a second map of names, and is made
 //! anew for every request with all its buffers. Here a [`Session`] is as long as its connection: heads are read once, by
-//! [`framing`](super::framing), bodies are slices of what was read, and an answer goes out in one system call. While nothing
+//! [`framing`], bodies are slices of what was read, and an answer goes out in one system call. While nothing
 //! is asked, no buffer is kept.
 
 mod answer;
