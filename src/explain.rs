@@ -426,6 +426,9 @@ impl Explaining<'_> {
         if let Some(deadline) = timeouts.deadline {
             shown.push_str(&format!(", calls {deadline:?}"));
         }
+        if let Some(lifetime) = timeouts.websocket_lifetime {
+            shown.push_str(&format!(", WebSockets {lifetime:?}"));
+        }
         self.step("timeouts", shown, route.timeouts_at);
         self.step("retry", route.retry.to_string(), route.retry_at);
         if let Some(fallback) = &route.fallback {

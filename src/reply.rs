@@ -144,6 +144,8 @@ kinds! {
     INTERNAL = 500, 13, "internal", "The gateway failed";
     /// Nothing was said over a WebSocket for `timeouts.stream_idle`. Never sent; only logged.
     STREAM_IDLE = 408, 4, "stream-idle", "Nothing was said for too long";
+    /// A WebSocket lived for `timeouts.websocket_lifetime`, and was closed. Never sent; only logged.
+    STREAM_LIFETIME = 408, 4, "stream-lifetime", "It lived for as long as it may";
     /// The process left before a WebSocket had ended, and closed it. Never sent; only logged.
     STOPPING = 503, 14, "stopping", "The gateway is being restarted";
     /// The client went away. Never sent; only logged.

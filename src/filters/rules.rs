@@ -35,6 +35,9 @@ pub struct Timeouts {
     /// Most time for a gRPC call as a whole, however much more its `grpc-timeout` asks for. The upstream is told what is left
     /// of it. Default: as long as the client says.
     pub deadline: Option<Positive<Span>>,
+    /// Most time for a WebSocket as a whole, however much is said. The client is then told to go away (1001), which lets it come
+    /// again, for instance to be asked anew who it is. Default: no limit.
+    pub websocket_lifetime: Option<Positive<Span>>,
 }
 
 /// Limits of the request body.

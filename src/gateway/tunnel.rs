@@ -18,15 +18,22 @@ use crate::upstream::http1::Switched;
 use bytes::{Bytes, BytesMut};
 use frames::Frames;
 use lane::{Failed, Lane};
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-/// What a client gets when the process leaves: a frame that closes with 1012, "service restart" (RFC 6455 section 7.4).
-const RESTART: &[u8] = &[0x88, 2, 0x03, 0xf4];
+/// A frame that says goodbye to the client (RFC 6455 section 7.4).
+type Goodbye = [u8; 4];
+
+/// When the process leaves: 1012, "service restart".
+const RESTART: Goodbye = [0x88, 2, 0x03, 0xf4];
+
+/// When it has lived for as long as it may: 1001, "going away". Clients come again after that.
+const GOING_AWAY: Goodbye = [0x88, 2, 0x03, 0xe9];
 
 /// How long saying so may take, the client's goodbye included. The server waits a little longer.
 const FAREWELL: Duration = Duration::from_millis(900);
@@ -111,6 +118,13 @@ where
 
     /// Carries everything there is; gives why it ended, unless both sides have said their last word.
     pub async fn carry(&mut self, timeouts: &Timeouts, mut closing: watch::Receiver<bool>) -> Option<Kind> {
+        let lifetime = timeouts.websocket_lifetime;
+        let mut lived = pin!(async {
+            match lifetime {
+                Some(lifetime) => tokio::time::sleep(lifetime).await,
+                None => pending().await,
+            }
+        });
         while !(self.up.is_over() && self.down.is_over()) {
             // Whoever has heard the last word of the other side is not waited for as long.
             let limit = match self.up.is_open() && self.down.is_open() {
@@ -122,9 +136,12 @@ where
                 // What comes after we were told to close is not carried any more.
                 biased;
                 () = told(&mut closing) => {
-                    // A client that takes longer does not get it.
-                    drop(tokio::time::timeout(FAREWELL, self.farewell()).await);
+                    self.part(RESTART).await;
                     return Some(Kind::STOPPING);
+                }
+                () = &mut lived => {
+                    self.part(GOING_AWAY).await;
+                    return Some(Kind::STREAM_LIFETIME);
                 }
                 () = self.progress() => {}
                 () = tokio::time::sleep_until(quiet) => if self.active.elapsed() >= limit {
@@ -170,11 +187,16 @@ where
         }
     }
 
-    /// Tells the client, between two frames, that the process is leaving, and waits for it to go. What it says to that is
-    /// passed on, so that the target knows too.
-    async fn farewell(&mut self) -> io::Result<()> {
+    /// Says goodbye. A client that takes longer does not get it.
+    async fn part(&mut self, goodbye: Goodbye) {
+        drop(tokio::time::timeout(FAREWELL, self.farewell(goodbye)).await);
+    }
+
+    /// Tells the client, between two frames, that this is the end, and waits for it to go. What it says to that is passed on,
+    /// so that the target knows too.
+    async fn farewell(&mut self, goodbye: Goodbye) -> io::Result<()> {
         if !self.down.is_over() {
-            self.last_words().await?;
+            self.last_words(goodbye).await?;
         }
         // Bytes that nobody has read would make a reset of the end of the connection, and undo what was said.
         let mut heard = self.target.write_all(&self.up.take_kept()).await.is_ok();
@@ -190,7 +212,7 @@ where
         }
     }
 
-    async fn last_words(&mut self) -> io::Result<()> {
+    async fn last_words(&mut self, goodbye: Goodbye) -> io::Result<()> {
         let kept = self.down.take_kept();
         self.client.write_all(&kept).await?;
         let mut frames = self.down.frames.take().unwrap_or_default();
@@ -205,7 +227,7 @@ where
             self.client.write_all(read.get(..whole).unwrap_or_default()).await?;
         }
         if frames.is_between() && !frames.is_closed() {
-            self.client.write_all(RESTART).await?;
+            self.client.write_all(&goodbye).await?;
         }
         self.client.flush().await?;
         AsyncWriteExt::shutdown(&mut self.client).await

@@ -99,6 +99,8 @@ pub struct Timeouts {
     pub stream_idle: Duration,
     /// Most time for a gRPC call as a whole.
     pub deadline: Option<Duration>,
+    /// Most time for a WebSocket as a whole.
+    pub websocket_lifetime: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -109,6 +111,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60),
             stream_idle: Duration::from_secs(600),
             deadline: None,
+            websocket_lifetime: None,
         }
     }
 }

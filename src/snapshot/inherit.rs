@@ -105,13 +105,15 @@ fn switched_on<T: Clone>(setting: &Spanned<OrNone<T>>) -> Option<Spanned<T>> {
 
 fn timeouts(written: &Spanned<rules::Timeouts>) -> Spanned<Timeouts> {
     let default = Timeouts::default();
-    let rules::Timeouts { connect, response, idle, stream_idle, deadline } = &written.value;
+    let rules::Timeouts { connect, response, idle, stream_idle, deadline, websocket_lifetime } =
+        &written.value;
     let value = Timeouts {
         connect: connect.map_or(default.connect, |span| span.0),
         response: response.map_or(default.response, |span| span.0),
         idle: idle.map_or(default.idle, |span| span.0),
         stream_idle: stream_idle.map_or(default.stream_idle, |span| span.0),
         deadline: deadline.map(|span| span.0),
+        websocket_lifetime: websocket_lifetime.map(|span| span.0),
     };
     Spanned { value, at: written.at }
 }

@@ -28,6 +28,24 @@ fn a_quiet_websocket_lives_until_its_own_time_is_up() {
 }
 
 #[test]
+fn a_websocket_that_has_lived_for_as_long_as_it_may_is_told_to_go_away() {
+    let app = echo();
+    let config = OPEN.replace("stream_idle: {{quiet}}", "stream_idle: 1m, websocket_lifetime: 1500ms");
+    let gateway = Plan::new(&config).with("app", app.addr()).start();
+    let begun = Instant::now();
+    let mut client = open(&gateway);
+    // A ping, which comes back as it is.
+    client.send_raw([0x89, 0]);
+    assert_eq!(client.wire.read_exactly(2).unwrap(), [0x89, 0]);
+    // 1001, "going away" (RFC 6455 section 7.4).
+    assert_eq!(client.wire.read_exactly(4).unwrap(), [0x88, 2, 0x03, 0xe9]);
+    assert!(begun.elapsed() > Duration::from_millis(1400), "{:?}", begun.elapsed());
+    client.wire.expect_closed();
+    drop(client);
+    assert_eq!(line(&gateway)["reason"].as_str(), Some("stream-lifetime"));
+}
+
+#[test]
 fn a_side_that_stays_after_the_last_word_of_the_other_is_not_waited_for_as_long() {
     let app = granting(|mut wire| {
         wire.half_close();
