@@ -37,11 +37,7 @@ fn worked_under_callgrind(work: &mut Work, times: usize) {
 
 /// Counts all cases whose names have one of these words.
 pub fn count(words: &[String], keep: Option<&Path>) -> Result<Vec<Counts>, String> {
-    let folder = tempfile::tempdir().map_err(text)?;
-    let (folder, own) = match keep {
-        None => (folder.path(), true),
-        Some(keep) => (keep, false),
-    };
+    let folder = keep.unwrap_or(Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/costs")));
     fs::create_dir_all(folder).map_err(text)?;
     let this = std::env::current_exe().map_err(text)?;
     let run = Command::new("valgrind")
@@ -52,7 +48,7 @@ pub fn count(words: &[String], keep: Option<&Path>) -> Result<Vec<Counts>, Strin
         .arg(this)
         .arg("--counted")
         .args(words)
-        .stderr(if own { Stdio::null() } else { Stdio::inherit() })
+        .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("valgrind cannot be started ({error}); --quick does without"))?;
     let told = String::from_utf8_lossy(&run.stdout);

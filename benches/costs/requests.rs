@@ -11,7 +11,7 @@ use serde_json::json;
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tollgate::admit;
 use tollgate::attempt::Attempts;
 use tollgate::exchange::{Exchange, RequestHead, ResponseHead};
@@ -43,6 +43,10 @@ pub fn cases() -> Vec<Case> {
     let one = |name: &str, route, part: Part| Case::new(name, TIMES, move || alone(route, part));
     let whole = |name: &str, route| Case::new(name, RECORDS, move || all_of_it(route));
     let mut cases: Vec<Case> = PATHS.into_iter().map(path).collect();
+    cases.extend([
+        Case::new("clock/monotonic", TIMES, || Ok(Work::new(|_| _ = black_box(Instant::now())))),
+        Case::new("clock/wall", TIMES, || Ok(Work::new(|_| _ = black_box(SystemTime::now())))),
+    ]);
     cases.extend([
         one("request/identify", "plain", Scene::identify),
         one("request/find", "plain", Scene::find),
@@ -225,6 +229,7 @@ pub fn request(route: &str) -> Result<RequestHead, String> {
         .header("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
         .header("accept", "application/json")
         .header("accept-encoding", "gzip, br")
+        .header("connection", "keep-alive")
         .header("x-tenant", "acme")
         .header("x-debug", "1")
         .header("authorization", format!("Bearer {}", token()?));
