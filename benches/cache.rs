@@ -1,9 +1,6 @@
-//! What the cache costs in memory, how fast it is, and how well it chooses what to keep.
+//! How the cache does when it is full, purged, and asked by several threads at once, and how well it chooses what to keep.
 //!
-//! ```text
-//! cargo bench --bench cache                  everything
-//! cargo bench --bench cache -- weigh LEN     bytes of the process for each answer with a body of so many bytes
-//! ```
+//! What one look-up costs is in `costs`, what an answer weighs in `weights`.
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "it reports to a person")]
 
@@ -12,30 +9,17 @@ use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, Response};
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tollgate::cache::memory::Memory;
 use tollgate::cache::purge::{How, Purge, What};
-use tollgate::cache::{Body, Facts, Joined, Key, Look, Store, Stored};
+use tollgate::cache::{Body, Facts, Look, Stored};
 
 const OBJECTS: usize = 100_000;
 const ROUNDS: usize = 2_000_000;
 const NOW: u64 = 1_790_000_000_000;
-/// Bodies in a process of its own that is weighed.
-const WEIGHED: usize = 200_000;
 
-fn main() -> Result<(), String> {
-    // `cargo bench` adds `--bench`.
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    match args.as_slice() {
-        [] => report(),
-        [weigh, len] if weigh == "weigh" => weigh_answers(len.parse().map_err(|_| "LEN is a number")?),
-        _ => Err("usage: cache [weigh LEN]".to_owned()),
-    }
-}
-
-fn report() -> Result<(), String> {
+fn main() {
     println!("{OBJECTS} answers of 1,000 bytes in memory");
     let memory = Memory::new(1 << 30);
     let put = time(OBJECTS, |at| assert!(memory.put(&name(at), answer(at, 1000), NOW)));
@@ -50,32 +34,19 @@ fn report() -> Result<(), String> {
     );
     let names: Vec<_> = (0..OBJECTS).map(name).collect();
     let headers = HeaderMap::new();
-    let get = |at: usize, names: &[Vec<u8>]| {
+    let get = |at: usize| {
         let name = names.get(scattered(at) % names.len()).map(Vec::as_slice).unwrap_or_default();
         matches!(black_box(memory.get(name, &headers)), Look::Hit(_))
     };
-    println!("{:>10.0} ns  hit", time(ROUNDS, |at| assert!(get(at, &names))));
-    println!("{:>10.0} ns  hit, always the same", time(ROUNDS, |_| assert!(get(0, &names))));
-    let others: Vec<_> = (OBJECTS..2 * OBJECTS).map(name).collect();
-    println!("{:>10.0} ns  miss", time(ROUNDS, |at| assert!(!get(at, &others))));
-    let reading = Body::whole(Bytes::from(vec![1; 1000]));
-    println!(
-        "{:>10.0} ns  the body of a hit",
-        time(ROUNDS, |_| drop(black_box(reading.reader(0, u64::MAX).map(|mut reader| reader.take()))))
-    );
+    println!("{:>10.0} ns  hit", time(ROUNDS, |at| assert!(get(at))));
     for threads in [2, 4] {
-        println!(
-            "{:>10.0} ns  hit, {threads} threads at once",
-            threaded(threads, |at| assert!(get(at, &names)))
-        );
+        println!("{:>10.0} ns  hit, {threads} threads at once", threaded(threads, |at| assert!(get(at))));
     }
     let full = Memory::new(OBJECTS * 1000);
     let evicting = time(4 * OBJECTS, |at| assert!(full.put(&name(at), answer(at, 1000), NOW)));
     println!("{evicting:>10.0} ns  put into a full cache");
     report_purges(&memory);
-    report_flights();
     report_choice();
-    report_weights()
 }
 
 fn report_purges(memory: &Memory) {
@@ -91,22 +62,6 @@ fn report_purges(memory: &Memory) {
     let met =
         memory.purge(&Purge { what: What::Prefix("https://api.example.com/".into()), how: How::Remove });
     println!("{:>10.2} ms  purge of {met} by prefix", millis(begin));
-}
-
-/// A question asked by one, with a body that comes in four pieces.
-fn report_flights() {
-    let store = Store::new(1 << 30);
-    let keys: Vec<Key> = (0..OBJECTS).map(|at| Key { text: name(at).into() }).collect();
-    let piece = Bytes::from(vec![1; 250]);
-    let took = time(OBJECTS, |at| {
-        let Some(key) = keys.get(at) else { return };
-        let Joined::Ask(ask) = store.join(key) else { return };
-        let (body, filler) = store.body(1 << 20);
-        let mut fill = ask.answered(stored(at, body), filler);
-        (0..4).for_each(|_| fill.push(piece.clone()));
-        assert!(fill.finish());
-    });
-    println!("{took:>10.0} ns  miss: join, fill by four pieces, keep");
 }
 
 /// Hit ratios on requests whose popularity follows Zipf's law, against least recently used.
@@ -181,36 +136,6 @@ fn least_recently_used(trace: &[usize], room: usize) -> f64 {
         order.insert(time, *at);
     }
     f64::from(hits) / trace.len() as f64
-}
-
-/// Each in a process of its own, so that none fills what another has left.
-fn report_weights() -> Result<(), String> {
-    let this = std::env::current_exe().map_err(|error| error.to_string())?;
-    for len in ["0", "1000", "10000"] {
-        Command::new(&this).args(["weigh", len]).status().map_err(|error| error.to_string())?;
-    }
-    Ok(())
-}
-
-fn weigh_answers(len: usize) -> Result<(), String> {
-    let memory = Memory::new(usize::MAX);
-    let before = resident()?;
-    for at in 0..WEIGHED {
-        memory.put(&name(at), answer(at, len), NOW);
-    }
-    let (grown, said) = ((resident()? - before) / WEIGHED, memory.held().bytes / WEIGHED);
-    println!(
-        "{len:>10} bytes of body: {grown} bytes of memory, {said} counted, {} beside the body",
-        grown - len.min(grown)
-    );
-    Ok(())
-}
-
-/// Bytes of memory in use (Linux).
-fn resident() -> Result<usize, String> {
-    let text = std::fs::read_to_string("/proc/self/statm").map_err(|error| error.to_string())?;
-    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
-    pages.map(|pages| pages * 4096).ok_or_else(|| "unexpected /proc/self/statm".to_owned())
 }
 
 fn name(at: usize) -> Vec<u8> {

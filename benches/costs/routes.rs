@@ -1,16 +1,8 @@
-//! What a look-up in the route table costs at 10, 1,000 and 10,000 routes, with the path shapes of a large public REST API.
-//!
-//! ```text
-//! cargo bench --bench routes                              nanoseconds per look-up, all sizes and mixes
-//! cargo bench --bench routes -- COUNT LOOKUPS [MIX]       only does the work; MIX is hit, 404 or 405
-//! ```
-//! `loadtest/route-instructions` counts the instructions of a look-up as the difference of two runs of the second form.
+//! A look-up in the route table at 10, 1,000 and 10,000 routes, with the path shapes of a large public REST API.
 
-#![expect(clippy::print_stdout, reason = "it reports to a person")]
-
+use super::case::{Case, Work, scattered, text};
 use http::{HeaderMap, Method};
 use std::hint::black_box;
-use std::time::Instant;
 use tollgate::route::{Found, Lookup, Methods, Rule, Table};
 use tollgate::value::HostPattern;
 
@@ -88,49 +80,22 @@ struct Request {
     path: String,
 }
 
-fn main() -> Result<(), String> {
-    // `cargo bench` adds `--bench`.
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    let number = |text: &String| text.parse::<usize>().map_err(|error| format!("{text}: {error}"));
-    match args.as_slice() {
-        [] => report(),
-        [count, lookups] => run(number(count)?, number(lookups)?, Mix::Hit).map(drop),
-        [count, lookups, mix] => run(number(count)?, number(lookups)?, mix_named(mix)?).map(drop),
-        _ => Err("usage: routes [COUNT LOOKUPS [hit|404|405]]".to_owned()),
-    }
+/// Every size, and every way a look-up can end.
+pub fn cases() -> Vec<Case> {
+    let of_size = |count| {
+        [("hit", Mix::Hit), ("404", Mix::NotFound), ("405", Mix::WrongMethod)].map(|(name, mix)| {
+            Case::new(format!("routes/{count}/{name}"), REQUESTS, move || look_up(count, mix))
+        })
+    };
+    SIZES.into_iter().flat_map(of_size).collect()
 }
 
-fn mix_named(name: &str) -> Result<Mix, String> {
-    match name {
-        "hit" => Ok(Mix::Hit),
-        "404" => Ok(Mix::NotFound),
-        "405" => Ok(Mix::WrongMethod),
-        _ => Err(format!("`{name}` is not hit, 404 or 405")),
-    }
-}
-
-fn report() -> Result<(), String> {
-    const LOOKUPS: usize = 1_000_000;
-    println!("{:>7} {:>10} {:>10} {:>10}   nanoseconds per look-up", "routes", "hit", "404", "405");
-    for count in SIZES {
-        let mut columns = Vec::new();
-        for mix in [Mix::Hit, Mix::NotFound, Mix::WrongMethod] {
-            columns.push(run(count, LOOKUPS, mix)?);
-        }
-        let columns: String = columns.iter().map(|nanoseconds| format!(" {nanoseconds:>10.1}")).collect();
-        println!("{count:>7}{columns}");
-    }
-    Ok(())
-}
-
-/// Builds a table and looks up; gives nanoseconds per look-up. All work but the look-ups depends on `count` and `mix` only.
-fn run(count: usize, lookups: usize, mix: Mix) -> Result<f64, String> {
+fn look_up(count: usize, mix: Mix) -> Result<Work, String> {
     let table = Table::new((0..count).map(rule).collect::<Result<_, _>>()?);
     let requests: Vec<Request> = (0..REQUESTS).map(|at| request(scattered(at) % count, mix)).collect();
     let headers = HeaderMap::new();
-    let start = Instant::now();
-    let mut as_wanted = 0;
-    for request in requests.iter().cycle().take(lookups) {
+    Ok(Work::new(move |at| {
+        let Some(request) = requests.get(at % REQUESTS) else { return };
         let lookup = Lookup {
             host: Some(HOST),
             path: &request.path,
@@ -144,14 +109,8 @@ fn run(count: usize, lookups: usize, mix: Mix) -> Result<f64, String> {
             Found::Nothing => Mix::NotFound,
             Found::MethodNotAllowed(_) => Mix::WrongMethod,
         };
-        as_wanted += usize::from(found == mix);
-    }
-    let elapsed = start.elapsed();
-    if as_wanted != lookups {
-        return Err(format!("only {as_wanted} of {lookups} look-ups had the wanted result"));
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a report")]
-    Ok(elapsed.as_nanos() as f64 / lookups.max(1) as f64)
+        assert!(found == mix);
+    }))
 }
 
 fn rule(number: usize) -> Result<Rule, String> {
@@ -164,7 +123,7 @@ fn rule(number: usize) -> Result<Rule, String> {
         query: Vec::new(),
         listeners: None,
         priority: 0,
-        route: u32::try_from(number).map_err(|error| error.to_string())?,
+        route: u32::try_from(number).map_err(text)?,
     })
 }
 
@@ -194,9 +153,4 @@ fn request(route: usize, mix: Mix) -> Request {
         }
     }
     Request { method: Method::from_bytes(method.as_bytes()).unwrap_or_default(), path }
-}
-
-/// Numbers in no order that caches would like, the same in every run.
-fn scattered(at: usize) -> usize {
-    at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20
 }

@@ -1,14 +1,8 @@
-//! What it costs to know who calls: a decision of each provider, on credentials it has not seen and on ones it has.
+//! A decision on who calls, by each provider, on credentials it has not seen and on ones it has.
 //!
-//! ```text
-//! cargo bench --bench auth                                nanoseconds per decision
-//! cargo bench --bench auth -- WHAT HOW DECISIONS          only does the work; HOW is new or seen, WHAT is hs256, rs256,
-//!                                                         ps256, es256, eddsa, api-key or basic
-//! ```
-//! `loadtest/auth-instructions` counts the instructions of a decision as the difference of two runs of the second form.
+//! Valgrind has no SHA instructions: hashing counts for more instructions here than it takes time.
 
-#![expect(clippy::print_stdout, reason = "it reports to a person")]
-
+use super::case::{Case, Work, text};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD as BASE64};
 use http::HeaderName;
@@ -17,7 +11,6 @@ use ring::rand::SystemRandom;
 use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaEncoding, RsaKeyPair};
 use ring::{hmac, rsa};
 use serde_json::{Value, json};
-use std::fmt::Display;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -40,8 +33,6 @@ const CONSUMERS: usize = 256;
 /// Verified tokens that are remembered: fewer than there are, so that each is new again when its turn comes, or all.
 const TOO_FEW: usize = 16;
 const ENOUGH: usize = 10_000;
-/// Nanoseconds that one measurement takes at least. The system counts them in steps of some milliseconds.
-const LENGTH: f64 = 3e8;
 const JWT: [(&str, Algorithm); 5] = [
     ("hs256", Algorithm::HS256),
     ("rs256", Algorithm::RS256),
@@ -53,81 +44,36 @@ const ISSUER: &str = "https://id.example";
 const SECRET: &[u8] = b"a-secret-of-32-bytes-for-the-test";
 const PASSWORD: &str = "correct horse battery staple";
 /// A key of 2048 bits in PKCS #8, made for tests and nothing else: *ring* makes none.
-const RSA: &[u8] = include_bytes!("../src/auth/jwt/tests/rsa.pk8");
+const RSA: &[u8] = include_bytes!("../../src/auth/jwt/tests/rsa.pk8");
 
 type Sign = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, String>>;
 
-fn main() -> Result<(), String> {
-    // `cargo bench` adds `--bench`.
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => report(),
-        [what, how, decisions] => {
-            let remembered = match *how {
-                "new" => TOO_FEW,
-                "seen" => ENOUGH,
-                _ => return Err(format!("`{how}` is not new or seen")),
-            };
-            run(what, remembered, decisions.parse().map_err(text)?).map(drop)
-        }
-        _ => Err("usage: auth [WHAT new|seen DECISIONS]".to_owned()),
-    }
+/// Every provider.
+pub fn cases() -> Vec<Case> {
+    let case = |name: &'static str, how, remembered| {
+        Case::new(format!("auth/{name}/{how}"), CONSUMERS, move || decide(name, remembered))
+    };
+    let jwt = JWT.into_iter().flat_map(|(name, _)| [case(name, "new", TOO_FEW), case(name, "seen", ENOUGH)]);
+    jwt.chain(["api-key", "basic"].map(|name| case(name, "seen", ENOUGH))).collect()
 }
 
-fn report() -> Result<(), String> {
-    println!("{:8} {:>10} {:>10}   nanoseconds per decision", "", "new", "seen");
-    for (what, _) in JWT {
-        println!("{what:8} {:>10.0} {:>10.0}", timed(what, TOO_FEW)?, timed(what, ENOUGH)?);
-    }
-    for what in ["api-key", "basic"] {
-        println!("{what:8} {:>10} {:>10.0}", "", timed(what, ENOUGH)?);
-    }
-    Ok(())
-}
-
-/// As many decisions as take a while.
-fn timed(what: &str, remembered: usize) -> Result<f64, String> {
-    let mut decisions = CONSUMERS;
-    loop {
-        let each = run(what, remembered, decisions)?;
-        #[expect(clippy::cast_precision_loss, reason = "a report")]
-        if each * decisions as f64 >= LENGTH {
-            return Ok(each);
-        }
-        decisions *= 2;
-    }
-}
-
-/// Gives nanoseconds per decision, after each credential has been seen once.
-fn run(what: &str, remembered: usize, decisions: usize) -> Result<f64, String> {
+fn decide(what: &str, remembered: usize) -> Result<Work, String> {
     let (provider, requests) = subject(what, remembered)?;
     let x = Exchange::default();
     let runtime = Builder::new_current_thread().build().map_err(text)?;
     for request in &requests {
+        // A password is hashed elsewhere when it is new.
         let verdict = match provider.check(request, &x) {
             Check::Now(verdict) => verdict,
             Check::Later(waiting) => runtime.block_on(waiting),
         };
         let Verdict::Accepted(_) = verdict else { return Err(format!("not accepted: {verdict:?}")) };
     }
-    let start = cpu_time()?;
-    let mut accepted = 0;
-    for request in requests.iter().cycle().take(decisions) {
+    Ok(Work::new(move |at| {
+        let Some(request) = requests.get(at % CONSUMERS) else { return };
         let check = black_box(provider.check(black_box(request), &x));
-        accepted += usize::from(matches!(check, Check::Now(Verdict::Accepted(_))));
-    }
-    let spent = cpu_time()? - start;
-    if accepted != decisions {
-        return Err(format!("only {accepted} of {decisions} were accepted at once"));
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a report")]
-    Ok(spent as f64 / decisions.max(1) as f64)
-}
-
-/// Nanoseconds that this thread has run so far (Linux): unlike the time of day it leaves out who else runs here.
-fn cpu_time() -> Result<u64, String> {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").map_err(text)?;
-    stat.split(' ').next().unwrap_or_default().parse().map_err(text)
+        assert!(matches!(check, Check::Now(Verdict::Accepted(_))));
+    }))
 }
 
 /// A provider, and a request of each consumer.
@@ -282,8 +228,4 @@ fn basic() -> Result<Basic, String> {
     let cache = Some(Span(Duration::from_secs(3600)));
     let written = document::Basic { users, realm: None, forward: None, hide: None, cache };
     Basic::new(&"staff".into(), &written, &consumers())
-}
-
-fn text(error: impl Display) -> String {
-    error.to_string()
 }
