@@ -12,10 +12,12 @@ use crate::snapshot::Snapshot;
 use crate::value::{Params, PathError, host_key, normalize};
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
-use http::{HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue, Method, Version};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use uuid::Uuid;
+
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// Longest request id that is taken over.
 const MAX_ID: usize = 128;
@@ -171,6 +173,7 @@ pub fn find(
 ) -> Result<(u32, Params), Problem> {
     check_size(head, listener)?;
     check_length(head)?;
+    check_early(head)?;
     normalize_target(head, listener)?;
     let host = host(head)?;
     let host = host.as_deref();
@@ -215,6 +218,16 @@ fn check_length(head: &RequestHead) -> Result<(), Problem> {
             Err(Problem::from(Kind::BAD_REQUEST).detail("Content-Length is not a number."))
         }
         _ => Ok(()),
+    }
+}
+
+/// Whoever terminates TLS in front of us may take requests before the handshake ends, which anybody can then send again. It says
+/// so, and what is not safe to do twice is not done (RFC 8470 section 5.2). Here early data is never taken.
+fn check_early(head: &RequestHead) -> Result<(), Problem> {
+    let is_early = || head.headers.get(EARLY_DATA).is_some_and(|said| said.as_bytes() == b"1");
+    match head.method.is_safe() || !is_early() {
+        true => Ok(()),
+        false => Err(Kind::TOO_EARLY.into()),
     }
 }
 

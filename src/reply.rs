@@ -66,6 +66,8 @@ kinds! {
     MISDIRECTED = 421, 14, "misdirected", "The host is not served on this connection";
     /// The client took too long to send its request.
     CLIENT_TIMEOUT = 408, 4, "client-timeout", "The request took too long to arrive";
+    /// The request was sent in TLS early data, says `Early-Data`, and might do harm twice (RFC 8470).
+    TOO_EARLY = 425, 14, "too-early", "The request came before the connection was safe";
     /// The request expects something else than `100-continue`.
     EXPECTATION = 417, 3, "expectation-failed", "What the request expects cannot be met";
     /// The request is of a version of HTTP that is not spoken here.
