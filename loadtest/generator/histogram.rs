@@ -42,7 +42,6 @@ impl Histogram {
     /// The duration that so many of a hundred do not exceed: the upper end of its bucket; zero if nothing was counted.
     pub fn percentile(&self, percent: f64) -> Duration {
         // Rounded up: the median of three is the second.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let rank = ((percent / 100.0 * self.total as f64).ceil() as u64).max(1);
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {

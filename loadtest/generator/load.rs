@@ -48,7 +48,6 @@ impl Counts {
     /// As one line of JSON, durations in microseconds.
     pub fn report(&self, seconds: f64) -> Value {
         let failed: u64 = self.failed.values().sum();
-        #[allow(clippy::cast_precision_loss)]
         let rate = self.latency.total() as f64 / seconds.max(0.001);
         json!({
             "requests": self.latency.total(), "seconds": seconds, "per_second": rate.round(),
@@ -70,7 +69,6 @@ pub struct Schedule {
 impl Schedule {
     /// Requests become due from `start` on, one every `1 / rate` seconds.
     pub fn new(start: Instant, rate: f64, length: Duration) -> Schedule {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let total = (rate * length.as_secs_f64()).round() as u64;
         Schedule { start, rate, next: AtomicU64::new(0), total }
     }
@@ -78,14 +76,12 @@ impl Schedule {
     /// The number of the next request that nobody has taken, and when it is due.
     fn take(&self) -> Option<(u64, Instant)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        #[allow(clippy::cast_precision_loss)]
         let due = self.start + Duration::from_secs_f64(number as f64 / self.rate);
         (number < self.total).then_some((number, due))
     }
 
     /// When the backlog of a server that is too slow is given up.
     fn end(&self) -> Instant {
-        #[allow(clippy::cast_precision_loss)]
         let length = Duration::from_secs_f64(self.total as f64 / self.rate);
         self.start + length + GRACE
     }
@@ -150,8 +146,10 @@ fn ask(plan: &Plan, opener: &Opener, request: &[u8], kept: &mut Option<Connectio
     Ok(retried)
 }
 
-/// Every connection has a thread of its own, so a sleep holds up nothing else.
-#[allow(clippy::disallowed_methods)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "every connection has a thread of its own: nothing else is held up"
+)]
 fn wait_until(due: Instant) {
     std::thread::sleep(due.saturating_duration_since(Instant::now()));
 }
