@@ -180,16 +180,39 @@ fn write_escaped(decoded: u8, lenient: bool, out: &mut String) -> Result<(), Pat
 
 /// Whether nothing has to be looked at closely: no escape, no illegal byte, no `//`, no segment beginning with a dot.
 fn is_plain(raw: &str) -> bool {
-    let mut after_slash = false;
+    let mut before = LEGAL;
     for byte in raw.bytes() {
-        let slash = byte == b'/';
-        let close_look = slash || byte == b'.';
-        if !is_legal(byte) && !slash || after_slash && close_look {
+        let class = CLASS.get(usize::from(byte)).copied().unwrap_or(ODD);
+        if class == ODD || before == SLASH && class != LEGAL {
             return false;
         }
-        after_slash = slash;
+        before = class;
     }
     true
+}
+
+/// What a byte means to [`is_plain`]: a slash, a dot, what else may stand there, and what may not. One look-up instead of a
+/// dozen comparisons.
+static CLASS: [u8; 256] = classes();
+const ODD: u8 = 0;
+const LEGAL: u8 = 1;
+const DOT: u8 = 2;
+const SLASH: u8 = 3;
+
+#[expect(clippy::indexing_slicing, reason = "runs at compile time, where a wrong index is an error")]
+const fn classes() -> [u8; 256] {
+    let mut table = [ODD; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = match byte as u8 {
+            b'/' => SLASH,
+            b'.' => DOT,
+            other if is_legal(other) => LEGAL,
+            _ => ODD,
+        };
+        byte += 1;
+    }
+    table
 }
 
 /// Whether a segment of escapes and ASCII spells valid UTF-8.
@@ -215,12 +238,12 @@ fn push_escape(byte: u8, out: &mut String) {
 }
 
 /// RFC 3986 section 2.3.
-fn is_unreserved(byte: u8) -> bool {
+const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// `pchar` of RFC 3986 section 3.3 without escapes.
-fn is_legal(byte: u8) -> bool {
+const fn is_legal(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(
             byte,
