@@ -1,7 +1,7 @@
 //! One request and its response so far: every fact that a step, an action, the log or a metric may ask for.
 
 use crate::consumer::{Identity, claim};
-use crate::value::query::{is_named, split_pair};
+use crate::value::query::{is_named, pairs, split_pair};
 use crate::value::{Params, Part, Template};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
@@ -342,25 +342,32 @@ impl Exchange {
 
     /// A filled-in template as a field value; `None` when the result cannot be one (RFC 9110 section 5.5).
     pub fn render_value(&self, template: &Template, head: &RequestHead) -> Option<HeaderValue> {
+        match template.parts() {
+            [Part::RequestId] => return Some(self.request_id.clone()),
+            // Copied once, into a value of just its length.
+            [part] => return HeaderValue::from_str(&self.text(part, head)).ok(),
+            _ => {}
+        }
         let mut text = String::with_capacity(64);
         self.render(template, head, &mut text);
         HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
     }
 }
 
-/// Writes an address without the machinery of formatting: it is done for every request.
-pub fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+/// An address as text, without an allocation and, for IPv4, without the machinery of formatting: it is done for every request.
+pub fn address_text(address: IpAddr) -> SmallVec<[u8; 48]> {
+    let mut text = SmallVec::new();
     let IpAddr::V4(v4) = address else {
-        // Writing to memory cannot fail.
-        let _ = std::io::Write::write_fmt(out, format_args!("{address}"));
-        return;
+        text.extend_from_slice(address.to_string().as_bytes());
+        return text;
     };
     for (number, octet) in v4.octets().into_iter().enumerate() {
         if number > 0 {
-            out.push(b'.');
+            text.push(b'.');
         }
-        out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+        text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
     }
+    text
 }
 
 /// Host and port the client asked for: `:authority`, or `Host`.
@@ -385,7 +392,7 @@ pub fn header_text<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Optio
 
 /// The first value of a query parameter, as sent.
 pub fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?.split('&').find_map(|pair| {
+    pairs(query?).find_map(|pair| {
         let (key, value) = split_pair(pair);
         is_named(key, name).then_some(value.unwrap_or_default())
     })

@@ -5,7 +5,7 @@ use super::document;
 use super::flight::{Digest, Failed, Flights, REMEMBERED, digest};
 use super::{Check, Provider, Verdict};
 use crate::consumer::{Consumers, Identity};
-use crate::exchange::{Exchange, RequestHead, authority, push_address};
+use crate::exchange::{Exchange, RequestHead, address_text, authority};
 use crate::reply::Reply;
 use crate::upstream::endpoint::{Call, Endpoint};
 use crate::upstream::{Answer, ClientError, Limits};
@@ -122,9 +122,7 @@ impl Forward {
         add(&PROTO, x.scheme().as_bytes());
         add(&HOST, authority(request).unwrap_or_default().as_bytes());
         add(&URI, target(request).as_bytes());
-        let mut client = Vec::with_capacity(15);
-        push_address(&mut client, x.client_ip);
-        add(&FOR, &client);
+        add(&FOR, &address_text(x.client_ip));
         if !x.request_id.is_empty() {
             add(&REQUEST_ID, x.request_id.as_bytes());
         }

@@ -6,7 +6,7 @@ pub mod log;
 pub mod metrics;
 pub mod panics;
 
-use crate::exchange::{Exchange, RequestHead, authority, push_address};
+use crate::exchange::{Exchange, RequestHead, address_text, authority};
 use crate::value::query::{decoded_text, split_pair};
 use crate::value::{Percent, Template};
 use access_log::AccessLog;
@@ -198,7 +198,7 @@ impl Fields<'_> {
     fn address(&mut self, name: &str, address: IpAddr) {
         self.name(name);
         self.0.push(b'"');
-        push_address(self.0, address);
+        self.0.extend_from_slice(&address_text(address));
         self.0.push(b'"');
     }
 

@@ -4,6 +4,7 @@
 use super::rules::HeaderStyle;
 use crate::exchange::{Exchange, Limited, ResponseHead};
 use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
@@ -39,8 +40,11 @@ pub(super) fn write(style: Style, head: &mut ResponseHead, x: &Exchange) {
     }
 }
 
+/// What is left of each limit, before it is copied into a value of just its length.
+type State = SmallVec<[u8; 128]>;
+
 fn write_standard(head: &mut ResponseHead, limited: &[Limited]) {
-    let mut state = Vec::with_capacity(48);
+    let mut state = State::new();
     let mut policies = None;
     for limited in limited {
         match &policies {
@@ -60,8 +64,7 @@ fn write_standard(head: &mut ResponseHead, limited: &[Limited]) {
     if let Some(policies) = policies {
         head.headers.insert(POLICY, policies);
     }
-    if let (false, Ok(state)) = (state.is_empty(), HeaderValue::from_maybe_shared(bytes::Bytes::from(state)))
-    {
+    if let (false, Ok(state)) = (state.is_empty(), HeaderValue::from_bytes(&state)) {
         head.headers.insert(STATE, state);
     }
 }
@@ -71,7 +74,7 @@ fn joined(one: &HeaderValue, other: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| one.clone())
 }
 
-fn push_number(text: &mut Vec<u8>, name: &[u8], number: u64) {
+fn push_number(text: &mut State, name: &[u8], number: u64) {
     text.extend_from_slice(name);
     text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
