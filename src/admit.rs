@@ -15,7 +15,8 @@ use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
 use http::{HeaderName, HeaderValue, Method, Version};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
-use uuid::Uuid;
+use uuid::timestamp::context::ThreadLocalContext;
+use uuid::{ContextV7, Timestamp, Uuid};
 
 const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
@@ -76,11 +77,17 @@ fn is_id(id: &[u8]) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.iter().all(plain)
 }
 
-/// A UUIDv7 (RFC 9562 section 5.7).
+/// A UUIDv7 (RFC 9562 section 5.7). Those of one thread are in order; the crate's own order of all threads is a lock that every
+/// request would take.
 fn new_id() -> HeaderValue {
+    thread_local! {
+        static ORDER: ContextV7 = const { ContextV7::new() };
+    }
+    let now = Timestamp::now(ThreadLocalContext::new(&ORDER));
     let mut text = [0; 36];
-    let text: &[u8] = Uuid::now_v7().hyphenated().encode_lower(&mut text).as_bytes();
-    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(text)).unwrap_or(HeaderValue::from_static("-"))
+    Uuid::new_v7(now).hyphenated().encode_lower(&mut text);
+    // It is shared by two heads and the log: bytes with an owner can be from the beginning, others are allocated once more then.
+    HeaderValue::from_maybe_shared(Bytes::from_owner(text)).unwrap_or(HeaderValue::from_static("-"))
 }
 
 /// What is allowed where a method is not, whatever the address.
