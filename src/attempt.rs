@@ -125,10 +125,11 @@ impl Attempts {
     /// The head of the final answer is there.
     pub fn answered(&mut self, x: &mut Exchange) {
         let (Some(began), None) = (x.tries.began, x.tries.first_byte) else { return };
-        let first_byte = began.elapsed();
+        let now = Instant::now();
+        let first_byte = now.saturating_duration_since(began);
         x.tries.first_byte = Some(first_byte);
         if let Some(lease) = &self.lease {
-            lease.observe(first_byte);
+            lease.observe(first_byte, now);
         }
     }
 

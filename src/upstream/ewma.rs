@@ -13,7 +13,12 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Milliseconds since the process first asked; wraps after 49 days, which differences do not mind.
 pub(super) fn clock() -> u32 {
-    START.elapsed().as_millis() as u32
+    clock_at(Instant::now())
+}
+
+/// The same, for somebody who has looked at the clock already.
+pub(super) fn clock_at(now: Instant) -> u32 {
+    now.saturating_duration_since(*START).as_millis() as u32
 }
 
 /// A latency that peaks at once and decays exponentially, in one word: microseconds above, time of writing below.
@@ -28,6 +33,8 @@ impl PeakEwma {
             let next = match unpack(word) {
                 None => micros,
                 Some((old, _)) if micros >= old => micros,
+                // No time has passed, and nobody else need fetch the word again.
+                Some((_, written)) if written == now => return None,
                 Some((old, written)) => {
                     let kept = kept(written, now);
                     (f64::from(old) * kept + f64::from(micros) * (1.0 - kept)) as u32

@@ -1,7 +1,7 @@
 //! One place requests go to, with everything that is known about it, and the [`Lease`] a request holds on it.
 
 use super::breaker::Ticket;
-use super::ewma::{PeakEwma, clock};
+use super::ewma::{PeakEwma, clock, clock_at};
 use super::outlier::Record;
 use super::pool::Pool;
 use super::spec::{HealthSpec, HostRewrite};
@@ -367,9 +367,9 @@ impl Lease {
         self.target.peer.clone()
     }
 
-    /// Reports the time from sending the request to the first byte of the response.
-    pub fn observe(&self, first_byte: Duration) {
-        self.target.ewma.observe(first_byte, clock());
+    /// Reports the time from sending the request to the first byte of the response, which came `at`.
+    pub fn observe(&self, first_byte: Duration, at: std::time::Instant) {
+        self.target.ewma.observe(first_byte, clock_at(at));
     }
 
     /// Reports that the target could not be reached or did not answer, so that latency-aware balancing avoids it.

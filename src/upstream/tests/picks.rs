@@ -73,7 +73,8 @@ fn p2c_prefers_the_faster_and_spreads_over_equals() {
     for _ in 0..3000 {
         let lease = upstream.pick(None, &[]).unwrap();
         *counts.entry(label(&lease)).or_insert(0) += 1;
-        lease.observe(Duration::from_millis(if lease.target().id() == slow { 200 } else { 5 }));
+        let took = Duration::from_millis(if lease.target().id() == slow { 200 } else { 5 });
+        lease.observe(took, Instant::now());
     }
     assert!(counts["10.0.0.1:1"] < 30, "the slow one is left alone: {counts:?}");
     assert!(counts["10.0.0.1:2"] > 1200 && counts["10.0.0.1:3"] > 1200, "{counts:?}");
