@@ -45,6 +45,7 @@ use crate::value::{
     ByteSize, Code, HeaderKey, Issue, Issues, Name, Networks, OrNone, Part, Percent, Positive, Span, counted,
 };
 use routes::Compiler;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -353,10 +354,11 @@ fn build_upstreams(
     build: &mut Build,
     issues: &mut Issues,
 ) -> Vec<Arc<Upstream>> {
+    let before = running.into_iter().flat_map(|running| &running.upstreams);
+    let before: HashMap<&Name, &Arc<Upstream>> = before.map(|upstream| (upstream.name(), upstream)).collect();
     let mut upstreams = Vec::new();
     for (name, written) in document.upstreams.iter() {
-        let previous =
-            running.and_then(|running| running.upstreams.iter().find(|other| *other.name() == name.value));
+        let previous = before.get(&name.value).copied();
         let made = upstreams::spec(name, written, build, issues).and_then(|spec| {
             Upstream::new(spec, &shared.resolver, &shared.client, previous).map_err(|message| {
                 let at = upstreams::place(name, written, &message);

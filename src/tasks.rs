@@ -5,6 +5,7 @@
 
 use parking_lot::Mutex;
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
@@ -84,15 +85,14 @@ impl Supervisor {
     /// Makes `wanted` exactly what runs. Tasks are told apart by their `Arc`, so one named twice runs once. Tasks that
     /// are no longer wanted are told to stop but not waited for; one that ignores this is cut off after five seconds.
     pub fn adopt(&self, wanted: &[Arc<dyn Task>]) {
+        let still: HashSet<usize> = wanted.iter().map(address).collect();
         let mut running = self.running.lock();
         let (kept, gone): (Vec<_>, Vec<_>) =
-            running.drain(..).partition(|supervised| wanted.iter().any(|task| same(task, &supervised.task)));
+            running.drain(..).partition(|supervised| still.contains(&address(&supervised.task)));
+        let mut known: HashSet<usize> = kept.iter().map(|supervised| address(&supervised.task)).collect();
         *running = kept;
-        for task in wanted {
-            if !running.iter().any(|supervised| same(task, &supervised.task)) {
-                running.push(self.start(task));
-            }
-        }
+        let new = wanted.iter().filter(|task| known.insert(address(task)));
+        running.extend(new.map(|task| self.start(task)));
         drop(running);
         for supervised in gone {
             self.runtime.spawn(supervised.end());
@@ -143,8 +143,9 @@ impl Supervised {
 }
 
 /// Whether both are the same task. Only the data address counts: one type may have several vtables.
-fn same(one: &Arc<dyn Task>, other: &Arc<dyn Task>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+/// What a task is told apart by. Every upstream has some, so that comparing each with each would take a while.
+fn address(task: &Arc<dyn Task>) -> usize {
+    Arc::as_ptr(task).addr()
 }
 
 async fn supervise(task: Arc<dyn Task>, mut stop: Stop, failures: Arc<AtomicU64>) {

@@ -7,6 +7,7 @@ use super::secrets::{in_order, put_back};
 use super::yaml::{Entry, Kind, MAX_BYTES, Node, parse};
 use crate::value::issue::Source;
 use crate::value::{At, ByteSize, Code, Issue, Issues, Sources};
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -219,12 +220,16 @@ fn merge_by_name(existing: &mut Entry, entry: Entry, issues: &mut Issues) {
         issues.push(issue.at(entry.key.at));
         return;
     };
+    // Within one file no name stands twice.
+    let known: HashMap<&str, &Entry> = into.iter().map(|one| (one.key.value.as_str(), one)).collect();
+    let mut new = Vec::with_capacity(named.len());
     for one in named {
-        match into.iter().find(|other| other.key.value == one.key.value) {
+        match known.get(one.key.value.as_str()) {
             Some(first) => issues.push(twice(first, &one)),
-            None => into.push(one),
+            None => new.push(one),
         }
     }
+    into.extend(new);
 }
 
 fn twice(first: &Entry, again: &Entry) -> Issue {
