@@ -5,7 +5,7 @@ use super::documents::{Built, CHAIN, built};
 use super::requests::{Told, answered, request};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tollgate::exchange::RequestHead;
 use tollgate::observe::access_log::{AccessLog, Target};
 use tollgate::observe::{Record, record};
@@ -28,11 +28,15 @@ pub fn cases() -> Vec<Case> {
 fn recorded(route: &str, logged: bool) -> Result<Work, String> {
     let built = built(CHAIN)?;
     let mut request = request(route)?;
-    let told = answered(&built, &mut request).ok_or("the request does not get through")?;
+    let mut told = answered(&built, &mut request).ok_or("the request does not get through")?;
     let log = if logged { Some(log()?) } else { None };
     let emptied = log.clone();
     Ok(Work {
-        one: Box::new(move |_| end(&built, &request, &told, log.as_deref())),
+        one: Box::new(move |_| {
+            // How long a request took decides which bucket of a histogram is looked for.
+            told.exchange.started = Instant::now();
+            end(&built, &request, &told, log.as_deref());
+        }),
         settle: Box::new(move || empty(emptied.as_deref())),
     })
 }
