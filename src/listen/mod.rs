@@ -13,6 +13,7 @@ mod patience;
 pub mod proxy_protocol;
 mod socket;
 pub mod tls;
+pub mod turn;
 
 use crate::value::{Name, Networks, Normalize, Rate};
 use document::RedirectHttps;

@@ -8,6 +8,7 @@ use crate::head::take_request;
 use crate::listen::Limits;
 use crate::listen::connection::Connection;
 use crate::listen::frames::{Excess, Watch};
+use crate::listen::turn::Turn;
 use bytes::Bytes;
 use h2::Reason;
 use pingora::apps::HttpServerApp;
@@ -20,7 +21,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -108,9 +109,9 @@ impl Client {
         let Limits { keepalive, h2_requests, .. } = self.app.limits;
         let (mut requests, mut malformed) = (0, 0);
         let mut stopping = Some(Box::pin(stopped(self.stopping.clone())));
-        let mut idle = pin!(sleep(keepalive));
+        let (mut idle, mut turn) = (pin!(sleep(keepalive)), Turn::default());
         loop {
-            match self.next(&mut frames, &mut stopping, idle.as_mut()).await {
+            match self.next(&mut frames, &mut turn, &mut stopping, idle.as_mut()).await {
                 Next::Accepted(Ok(Some(H2Accept::Session(session)))) => {
                     self.answer(session);
                     requests += 1;
@@ -146,11 +147,13 @@ impl Client {
     async fn next(
         &self,
         frames: &mut Frames,
+        turn: &mut Turn,
         stopping: &mut Option<Pin<Box<impl Future<Output = ()>>>>,
         mut idle: Pin<&mut Sleep>,
     ) -> Next {
         let mut accepted = pin!(HttpSession::from_h2_conn(frames, self.digest.clone()));
         poll_fn(|cx| {
+            ready!(turn.poll(cx));
             // All reading is done in here. What was read is accepted before more is, and then it is others' turn: the heads of a
             // hundred requests take megabytes.
             if let Poll::Ready(accepted) = accepted.as_mut().poll(cx) {
@@ -160,8 +163,9 @@ impl Client {
             if let Some(excess) = self.watch.excess() {
                 return Poll::Ready(Next::Excess(excess));
             }
-            if self.watch.release() {
-                cx.waker().wake_by_ref();
+            match self.watch.release() {
+                true => cx.waker().wake_by_ref(),
+                false => turn.end(),
             }
             if stopping.as_mut().is_some_and(|stopping| stopping.as_mut().poll(cx).is_ready()) {
                 *stopping = None;

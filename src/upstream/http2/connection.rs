@@ -3,13 +3,16 @@
 use super::stream::Stream;
 use super::{Pool, STREAMS};
 use crate::listen::connection::Socket;
+use crate::listen::turn::Turn;
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong};
 use parking_lot::Mutex;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -126,10 +129,10 @@ impl Drop for Seat {
 pub(super) async fn drive(mut connection: Connection<Socket, Bytes>, state: Arc<State>, pool: Weak<Pool>) {
     let keep = pool.upgrade().map_or(Duration::ZERO, |pool| pool.keep);
     let look = keep.clamp(LOOK.0, LOOK.1);
-    let (mut ping, mut asked) = (connection.ping_pong(), Instant::now());
+    let (mut ping, mut asked, mut turn) = (connection.ping_pong(), Instant::now(), Turn::default());
     loop {
         tokio::select! {
-            ended = &mut connection => {
+            ended = in_turn(&mut connection, &mut turn) => {
                 if let Err(error) = ended {
                     log::debug!("an HTTP/2 connection has ended: {error}");
                 }
@@ -158,6 +161,21 @@ pub(super) async fn drive(mut connection: Connection<Socket, Bytes>, state: Arc<
     if let Some(pool) = pool.upgrade() {
         pool.retire();
     }
+}
+
+/// A connection that takes what all requests have to say before it sends anything.
+fn in_turn(
+    connection: &mut Connection<Socket, Bytes>,
+    turn: &mut Turn,
+) -> impl Future<Output = Result<(), h2::Error>> {
+    poll_fn(|cx| {
+        ready!(turn.poll(cx));
+        let ended = Pin::new(&mut *connection).poll(cx);
+        if ended.is_pending() {
+            turn.end();
+        }
+        ended
+    })
 }
 
 /// Whether a connection answers a ping.
