@@ -87,7 +87,11 @@ fn new_id() -> HeaderValue {
     let mut text = [0; 36];
     Uuid::new_v7(now).hyphenated().encode_lower(&mut text);
     // It is shared by two heads and the log: bytes with an owner can be from the beginning, others are allocated once more then.
-    HeaderValue::from_maybe_shared(Bytes::from_owner(text)).unwrap_or(HeaderValue::from_static("-"))
+    let id = HeaderValue::from_maybe_shared(Bytes::from_owner(text));
+    let mut id = id.unwrap_or(HeaderValue::from_static("-"));
+    // No secret, but never said again: HTTP/2 need not keep it in its table, from where it would drive out what is.
+    id.set_sensitive(true);
+    id
 }
 
 /// What is allowed where a method is not, whatever the address.

@@ -218,11 +218,12 @@ impl Session {
 
     /// Reads more of a body; nothing is ahead.
     fn poll_long(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let wanted = usize::try_from(self.body.wants()).unwrap_or(READ_LONG).min(READ_LONG);
+        let wanted = usize::try_from(self.body.wants()).unwrap_or(READ_LONG).min(READ_LONG - 1);
         if wanted <= READ {
             return self.poll_fill(cx);
         }
-        self.space.reserve(wanted);
+        // With room left over it is known that nothing else is there, and not asked again.
+        self.space.reserve(wanted + 1);
         let count = ready!(pin!(self.connection.read_buf(&mut self.space)).poll(cx))?;
         self.ahead = self.space.split().freeze();
         Poll::Ready(Ok(count))

@@ -9,6 +9,9 @@ use std::task::{Context, Poll, ready};
 /// Pieces up to here are copied behind what is there: the head with a small body.
 const COPIED: usize = 4096;
 
+/// As much as this waits for what may come at once: the first of a long answer, read together with its head.
+const GATHERED: usize = 16 << 10;
+
 /// As much as the head and the body of most answers take.
 const USUAL: usize = 2048;
 
@@ -33,7 +36,12 @@ impl Output {
 
     /// Whether there is so little that more of it might go out along with it.
     pub(super) fn is_small(&self) -> bool {
-        self.large.is_empty() && self.text.len() < COPIED
+        self.large.len() < 2 && self.bytes() < GATHERED
+    }
+
+    /// Bytes in all.
+    fn bytes(&self) -> usize {
+        self.text.len() + self.large.iter().map(|(_, piece)| piece.len()).sum::<usize>()
     }
 
     /// Where text is added.
@@ -53,7 +61,7 @@ impl Output {
 
     /// Sends everything.
     pub(super) fn poll(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.length = self.text.len() + self.large.iter().map(|(_, piece)| piece.len()).sum::<usize>();
+        self.length = self.bytes();
         while self.sent < self.length {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = self.slices(&mut slices);

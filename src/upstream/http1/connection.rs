@@ -278,11 +278,12 @@ impl Connection {
             Answer::Head | Answer::Switched(_) => READ,
             Answer::Body(body) => {
                 let wanted = usize::try_from(body.wants()).unwrap_or(READ_LONG);
-                wanted.clamp(READ, READ_LONG)
+                wanted.clamp(READ, READ_LONG - 1)
             }
         };
         if self.input.capacity() - self.input.len() < READ / 2 || wanted > READ {
-            self.input.reserve(wanted);
+            // With room left over it is known that nothing else is there, and not asked again.
+            self.input.reserve(wanted + 1);
             self.long |= wanted > READ || self.input.len() > READ;
         }
         pin!(self.socket.read_buf(&mut self.input)).poll(cx)
