@@ -1,8 +1,8 @@
 //! What the upstream is told about the client: `X-Forwarded-*`, `Forwarded` (RFC 7239) and the request id.
 
-use crate::exchange::{
-    ClientCertificate, Exchange, RequestHead, ResponseHead, address_text, authority, has_token,
-};
+pub mod websocket;
+
+use crate::exchange::{ClientCertificate, Exchange, RequestHead, ResponseHead, address_text, authority};
 use crate::filters::rules::Forwarded;
 use crate::reply::{Kind, Problem};
 use crate::upstream::Target;
@@ -11,7 +11,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     COOKIE, EXPECT, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use smallvec::SmallVec;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -284,38 +284,6 @@ fn is_misplaced(name: &HeaderName) -> bool {
         WWW_AUTHENTICATE,
     ];
     FRAMING.contains(name) || is_hop_by_hop(name) || OF_HEADS.contains(name)
-}
-
-/// The protocol that a client may change to.
-pub const WEBSOCKET: &str = "websocket";
-
-/// Whether a request is the opening handshake of a WebSocket (RFC 6455 section 4.1). No other protocol may be changed to: in
-/// `h2c`, for one, requests would go by every step.
-pub fn asks_for_websocket(head: &RequestHead) -> bool {
-    head.version == Version::HTTP_11
-        && head.method == Method::GET
-        && has_token(&head.headers, &UPGRADE, WEBSOCKET)
-        && has_token(&head.headers, &CONNECTION, "upgrade")
-}
-
-/// Asks for a WebSocket in a head that is otherwise ready to be sent.
-pub fn ask_for_websocket(head: &mut RequestHead) {
-    name_websocket(&mut head.headers);
-}
-
-/// Makes the head of a target's 101 one of our own: nothing in it is about the target's connection, and it has no body.
-pub fn grant_websocket(head: &mut ResponseHead) {
-    strip_answer(&mut head.headers);
-    for name in &FRAMING {
-        head.headers.remove(name);
-    }
-    name_websocket(&mut head.headers);
-}
-
-/// What both heads must say (RFC 9110 section 7.8).
-fn name_websocket(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {

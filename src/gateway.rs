@@ -36,8 +36,8 @@ use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
 use crate::snapshot::Snapshot;
-use crate::upstream::Target;
 use crate::upstream::http1::Switched;
+use crate::upstream::{Offer, Target};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -115,8 +115,8 @@ pub struct Context {
     copied: Option<Box<mirror::Copied>>,
     /// What the answer's body is compressed by.
     encoder: Option<Box<Encoder>>,
-    /// Whether the target may make a WebSocket of the connection.
-    websocket: bool,
+    /// What the target may make of the connection: a WebSocket.
+    websocket: Option<Arc<Offer>>,
     /// When it has.
     switched: Option<Box<Switched>>,
     leaving: Arc<AtomicBool>,
@@ -150,7 +150,7 @@ impl ProxyHttp for Gateway {
             mirrored: false,
             copied: None,
             encoder: None,
-            websocket: false,
+            websocket: None,
             switched: None,
             leaving: self.leaving.clone(),
             streams: self.streams.clone(),

@@ -142,6 +142,11 @@ kinds! {
     DEADLINE = 504, 4, "deadline-exceeded", "The call took longer than it may";
     /// The client wants nothing but what is stored (`only-if-cached`), and nothing is that will do.
     NOT_STORED = 504, 5, "not-stored", "Nothing is stored for this request";
+    /// The request asks for a WebSocket, but its `Sec-WebSocket-Key` or `Sec-WebSocket-Version` is missing, is there twice or is
+    /// not valid (RFC 6455 section 4.2.1).
+    BAD_HANDSHAKE = 400, 3, "bad-handshake", "The handshake of the WebSocket is not valid";
+    /// The request asks for a WebSocket of another version than 13 (RFC 6455 section 4.2.2).
+    WEBSOCKET_VERSION = 426, 12, "websocket-version", "The version of the WebSocket protocol is not spoken here";
     /// Something in tollgate itself.
     INTERNAL = 500, 13, "internal", "The gateway failed";
     /// Nothing was said over a WebSocket for `timeouts.stream_idle`. Never sent; only logged.
@@ -213,19 +218,24 @@ impl Problem {
         self
     }
 
+    /// Adds a header field.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
     /// Adds `Retry-After` in whole seconds, rounded up (RFC 9110 section 10.2.3).
     #[must_use]
-    pub fn retry_after(mut self, after: Duration) -> Self {
+    pub fn retry_after(self, after: Duration) -> Self {
         let seconds = after.as_millis().div_ceil(1000);
-        self.headers.push((RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX))));
-        self
+        self.header(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)))
     }
 
     /// Adds `Allow` (RFC 9110 section 10.2.1).
     #[must_use]
-    pub fn allow(mut self, methods: HeaderValue) -> Self {
-        self.headers.push((ALLOW, methods));
-        self
+    pub fn allow(self, methods: HeaderValue) -> Self {
+        self.header(ALLOW, methods)
     }
 
     /// The answer in the form this client reads: gRPC status, HTML, or problem details (RFC 9457).

@@ -10,7 +10,7 @@ use super::pace::Pace;
 use super::replay::most_kept;
 use crate::attempt::Failed;
 use crate::exchange::{RequestHead, ResponseHead, has_token};
-use crate::forward;
+use crate::forward::{self, websocket};
 use crate::outcome;
 use crate::reply::{Kind, Problem};
 use crate::route::Route;
@@ -121,7 +121,8 @@ impl Context {
         pool: Arc<Pool>,
     ) -> pingora::Result<Tried> {
         // Only HTTP/1.1 changes protocols; to others the request is one that asks for nothing (RFC 9110 section 7.8).
-        let upgrade = self.websocket && pool.has_http1();
+        let offer = self.websocket.clone().filter(|_| pool.has_http1());
+        let upgrade = offer.is_some();
         let mut replaced = 0;
         loop {
             let request = match self.outgoing(client, upgrade) {
@@ -135,8 +136,8 @@ impl Context {
                 return Ok(Tried::Failed);
             };
             target.begin(request);
-            if upgrade {
-                target.offer(forward::WEBSOCKET);
+            if let Some(offer) = &offer {
+                target.offer(offer.clone());
             }
             let end = match self.ask(client, &mut target, route).await {
                 Ok(Course::Head(head, ends)) => {
@@ -392,7 +393,7 @@ impl Context {
         let mut head = self.head_for(request, lease.target())?;
         let trailers = takes_trailers(request) || self.is_web_call();
         if upgrade {
-            forward::ask_for_websocket(&mut head);
+            websocket::ask(&mut head);
         }
         self.sent_idempotent = self.route.as_ref().is_some_and(|route| route.retry.covers(&head));
         // A body is sent again from its beginning, and is counted again.

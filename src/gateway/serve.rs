@@ -7,7 +7,7 @@ use super::client::Client;
 use super::{Context, Gateway};
 use crate::admit;
 use crate::exchange::RequestHead;
-use crate::forward;
+use crate::forward::websocket;
 use crate::head::reply_head;
 use crate::listen::framing::{Flaw, glimpse};
 use crate::listen::http1::Session;
@@ -20,6 +20,7 @@ use http::{Method, Uri};
 use pingora::Error;
 use pingora::proxy::ProxyHttp;
 use std::pin::pin;
+use std::sync::Arc;
 
 impl Gateway {
     /// Serves the request whose head an HTTP/1.1 `session` has read. Gives the session back if it may carry another one.
@@ -125,7 +126,15 @@ impl Context {
         if self.receive(client).await? {
             return Ok(());
         }
-        self.websocket = may_switch(client);
+        if may_switch(client) {
+            match websocket::offer(client.request()) {
+                Ok(offer) => self.websocket = Some(Arc::new(offer)),
+                Err(problem) => {
+                    let reply = problem.reply(client.request(), &self.exchange);
+                    return self.respond(client, reply).await;
+                }
+            }
+        }
         self.answer(client).await
     }
 
@@ -218,5 +227,5 @@ fn made_out(told: Option<(&[u8], &[u8])>) -> RequestHead {
 /// Whether the client asks for a WebSocket. With a body it would have to be sent whole before the protocol changes (RFC 9110
 /// section 7.8); nobody does that, so such a request is taken as one that asks for nothing.
 fn may_switch(client: &mut Client<'_>) -> bool {
-    forward::asks_for_websocket(client.request()) && client.is_body_empty()
+    websocket::is_asked_for(client.request()) && client.is_body_empty()
 }

@@ -10,7 +10,7 @@ mod lane;
 use super::client::Client;
 use super::{Context, Gateway};
 use crate::exchange::ResponseHead;
-use crate::forward;
+use crate::forward::websocket;
 use crate::listen::http1::Session;
 use crate::reply::Kind;
 use crate::route::Timeouts;
@@ -47,7 +47,7 @@ impl Gateway {
         mut ctx: Box<Context>,
     ) {
         let Switched { mut head, socket, read } = *switched;
-        forward::grant_websocket(&mut head);
+        websocket::grant(&mut head);
         ctx.answered(&mut Client::Http1(&mut session), &mut head, true);
         let request = session.take_request();
         let timeouts = ctx.route.as_ref().map(|route| route.timeouts).unwrap_or_default();
@@ -251,7 +251,7 @@ mod tests {
             .body(())
             .unwrap()
             .into_parts();
-        forward::grant_websocket(&mut head);
+        websocket::grant(&mut head);
         let text = String::from_utf8(write_head(&head)).unwrap();
         let (line, fields) = text.strip_suffix("\r\n\r\n").unwrap().split_once("\r\n").unwrap();
         let mut fields: Vec<&str> = fields.split("\r\n").collect();

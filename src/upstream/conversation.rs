@@ -3,10 +3,12 @@
 
 use super::http1::{self, Switched};
 use super::http2;
+use super::offer::Offer;
 use crate::exchange::{RequestHead, ResponseHead};
 use bytes::Bytes;
 use http::HeaderMap;
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// A request to a target, but for its body.
@@ -108,11 +110,11 @@ impl Conversation {
         }
     }
 
-    /// Lets the target change to this protocol, which the head that was begun asks for. Without this a 101 is a fault, and
+    /// Lets the target take this offer, which the head that was begun makes. Without this a 101 is a fault, and
     /// in HTTP/2 it always is.
-    pub fn offer(&mut self, protocol: &'static str) {
+    pub fn offer(&mut self, offer: Arc<Offer>) {
         if let Conversation::Http1(connection) = self {
-            connection.offer(protocol);
+            connection.offer(offer);
         }
     }
 

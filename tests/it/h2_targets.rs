@@ -1,8 +1,8 @@
 //! Targets over HTTP/2 and TLS: what flows, how long it may pause, how it ends, and what is never shared.
 
 use crate::harness::{
-    Answer, Authority, Call, DEADLINE, Gate, Gateway, H2Client, H2Target, Plan, Request, Reserved, Upstream,
-    assert_eventually, grpc_message, runtime,
+    Answer, Authority, Call, DEADLINE, GRANT, Gate, Gateway, H2Client, H2Target, Plan, Request, Reserved,
+    Upstream, assert_eventually, grpc_message, handshake, runtime,
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -559,9 +559,7 @@ fn a_websocket_to_a_target_over_tls() {
     let app = Upstream::raw_over(tls, |mut wire| {
         let Some(head) = Request::read_head(&mut wire)? else { return Ok(()) };
         assert_eq!(head.headers.first("upgrade"), Some("websocket"));
-        wire.write(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello",
-        )?;
+        wire.write(GRANT.to_owned() + "hello")?;
         loop {
             let said = wire.read_some()?;
             if said.is_empty() {
@@ -572,7 +570,7 @@ fn a_websocket_to_a_target_over_tls() {
     });
     let gateway = front(app.addr(), TLS, "response: 10s", &ca);
     let mut client = gateway.client();
-    client.send_raw("GET /chat HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n");
+    client.send_raw(handshake("/chat", ""));
     assert_eq!(client.read_head().status, 101);
     assert_eq!(client.wire.read_exactly(5).unwrap(), b"hello");
     let much = "x".repeat(300_000);

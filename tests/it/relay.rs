@@ -1,7 +1,7 @@
 //! Requests to targets of different protocols on the same connections, and when their answers reach the client.
 
 use crate::harness::{
-    Answer, Client, DEADLINE, Gate, Gateway, H2Answer, H2Upstream, Plan, Request, Upstream,
+    Answer, Client, DEADLINE, GRANT, Gate, Gateway, H2Answer, H2Upstream, Plan, Request, Upstream, handshake,
 };
 use std::time::{Duration, Instant};
 
@@ -124,14 +124,14 @@ fn a_protocol_may_be_changed() {
     let app = Upstream::raw(|mut wire| {
         let request = Request::read_head(&mut wire)?.unwrap();
         assert_eq!(request.target, "/");
-        wire.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")?;
+        wire.write(GRANT)?;
         let said = wire.read_some()?;
         wire.write(said)?;
         wire.read_some().map(drop)
     });
     let both = both(&app);
     let mut client: Client = both.gateway.client();
-    client.send_raw("GET / HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n");
+    client.send_raw(handshake("/", ""));
     assert_eq!(client.wire.read_line().unwrap().unwrap().split(' ').nth(1), Some("101"));
     client.wire.read_headers().unwrap();
     client.send_raw("hello");

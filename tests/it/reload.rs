@@ -1,6 +1,8 @@
 //! Another configuration in the place of the running one: whole or not at all, and what has not changed lives on.
 
-use crate::harness::{Client, DEADLINE, Gateway, Plan, Response, StopAtEnd, Upstream, assert_eventually};
+use crate::harness::{
+    Client, DEADLINE, GRANT, Gateway, Plan, Response, StopAtEnd, Upstream, assert_eventually, handshake,
+};
 use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -89,7 +91,7 @@ fn what_is_wrong_is_told_and_changes_nothing() {
 fn counters_and_upgraded_connections_live_on() {
     let app = Upstream::raw(|mut wire| {
         while wire.read_line()?.is_some_and(|line| !line.is_empty()) {}
-        wire.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")?;
+        wire.write(GRANT)?;
         while let Ok(piece) = wire.read_some() {
             if piece.is_empty() {
                 break;
@@ -100,8 +102,7 @@ fn counters_and_upgraded_connections_live_on() {
     });
     let gateway = Plan::new(ONE).with("app", app.addr()).start();
     let mut tunnel = gateway.client();
-    let ask = "GET /app/ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-    tunnel.send_raw(ask);
+    tunnel.send_raw(handshake("/app/ws", ""));
     assert_eq!(tunnel.read_head().status, 101);
     let limited = || gateway.get("/limited").status;
     assert_eq!([limited(), limited()], [200, 200]);

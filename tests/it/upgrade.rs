@@ -1,8 +1,8 @@
 //! Another binary in the place of the running one: under load with nothing lost, and not at all when anything is wrong.
 
 use crate::harness::{
-    Answer, Authority, Client, DEADLINE, Gateway, H2Client, Plan, StopAtEnd, TlsDial, Upstream,
-    assert_eventually, resident_bytes,
+    Answer, Authority, Client, DEADLINE, GRANT, Gateway, H2Client, Plan, StopAtEnd, TlsDial, Upstream,
+    assert_eventually, handshake, resident_bytes,
 };
 use nix::sys::signal::Signal;
 use std::os::unix::fs::PermissionsExt;
@@ -61,9 +61,7 @@ fn app() -> Upstream {
                     }
                 }
                 "/echo" => {
-                    wire.write(
-                        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
-                    )?;
+                    wire.write(GRANT)?;
                     while let Ok(byte) = wire.read_exactly(1) {
                         wire.write(byte)?;
                     }
@@ -133,7 +131,7 @@ fn slow_upload(gateway: &Gateway) {
 
 fn tunnel(gateway: &Gateway) -> Client {
     let mut client = gateway.client();
-    client.send_raw("GET /echo HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    client.send_raw(handshake("/echo", ""));
     assert_eq!(client.read_head().status, 101);
     client
 }

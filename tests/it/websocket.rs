@@ -2,10 +2,11 @@
 //! over it is lost, and it ends as its sides do or politely when the process leaves.
 
 mod endings;
+mod handshake;
 
 use crate::harness::{
-    Authority, Client, DEADLINE, Gate, Gateway, Plan, Request, Response, StopAtEnd, TlsDial, Upstream, Wire,
-    assert_eventually, eventually,
+    Authority, Client, DEADLINE, GRANT, Gate, Gateway, Plan, Request, Response, StopAtEnd, TlsDial, Upstream,
+    Wire, assert_eventually, eventually, handshake,
 };
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -28,17 +29,6 @@ apis:
 
 fn opened(app: &Upstream) -> Gateway {
     Plan::new(OPEN).with("app", app.addr()).with("quiet", "1m").start()
-}
-
-const GRANT: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nsec-websocket-protocol: chat\r\n\r\n";
-
-/// The opening handshake, with further fields.
-fn handshake(path: &str, fields: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nhost: a.test\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-protocol: chat\r\n{fields}\r\n"
-    )
 }
 
 fn open(gateway: &Gateway) -> Client {
@@ -288,45 +278,6 @@ fn a_refusal_is_passed_on_and_the_connection_kept() {
     assert_eq!(refused.header("sec-websocket-version"), Some("13"));
     assert_eq!(client.get("/other").status, 200);
     assert_eq!(app.connections(), 1, "the target's connection is kept as well");
-}
-
-fn refused_as_invalid(client: &mut Client) {
-    let refused = client.read("GET");
-    assert_eq!((refused.status, refused.problem_code().as_str()), (502, "upstream-invalid"));
-}
-
-#[test]
-fn a_protocol_that_was_not_asked_for_is_not_changed_to() {
-    let app = Upstream::raw(|mut wire| {
-        let Some(request) = Request::read_head(&mut wire)? else { return Ok(()) };
-        let upgrade = match request.path() {
-            "/other" => "upgrade: chat\r\n",
-            "/none" => "",
-            _ => "upgrade: websocket\r\n",
-        };
-        wire.write(format!(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n{upgrade}\r\nGET /evil HTTP/1.1\r\n\r\n"
-        ))?;
-        say_back(wire)
-    });
-    let gateway = opened(&app);
-    for path in ["/other", "/none"] {
-        let mut client = gateway.client();
-        client.send_raw(handshake(path, ""));
-        refused_as_invalid(&mut client);
-    }
-    for asks in [
-        "GET / HTTP/1.1\r\nhost: a\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
-        "GET / HTTP/1.0\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
-        "POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 2\r\n\r\nhi",
-    ] {
-        let mut client = gateway.client();
-        client.send_raw(asks);
-        refused_as_invalid(&mut client);
-    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::output::Output;
 use crate::exchange::ResponseHead;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 use std::io::{self, ErrorKind};
@@ -138,10 +138,10 @@ pub(super) fn write_interim(head: &ResponseHead, out: &mut Vec<u8>) {
 }
 
 /// The time is now, unless the head tells it: nobody behind could see how old an answer is that was stored
-/// (RFC 9110 section 6.6.1).
+/// (RFC 9110 section 6.6.1). Who names a protocol to change to says so in `Connection` too (section 7.8).
 fn write_final(head: &ResponseHead, keeps: bool, out: &mut Vec<u8>) {
     write_status(head.status, out);
-    let mut is_dated = false;
+    let (mut is_dated, mut upgrades) = (false, false);
     for (name, value) in &head.headers {
         if *name == DATE {
             if is_dated || value.len() != DATE_LENGTH {
@@ -151,14 +151,17 @@ fn write_final(head: &ResponseHead, keeps: bool, out: &mut Vec<u8>) {
         } else if *name == CONNECTION {
             continue;
         }
+        upgrades |= *name == UPGRADE;
         write_field(name, value.as_bytes(), out);
     }
     if !is_dated {
         write_field(&DATE, now().as_bytes(), out);
     }
-    out.extend_from_slice(match keeps {
-        true => b"Connection: keep-alive\r\n\r\n",
-        false => b"Connection: close\r\n\r\n",
+    out.extend_from_slice(match (keeps, upgrades) {
+        (true, false) => b"Connection: keep-alive\r\n\r\n",
+        (false, false) => b"Connection: close\r\n\r\n",
+        (true, true) => b"Connection: keep-alive, Upgrade\r\n\r\n",
+        (false, true) => b"Connection: close, Upgrade\r\n\r\n",
     });
 }
 

@@ -1,17 +1,18 @@
 //! One connection to a target: a request out, its answer in, both at once.
 
 use super::super::conversation::{Event, Fault, Framing, Part};
+use super::super::offer::Offer;
 use super::body::Decoder;
 use super::head;
-use crate::exchange::{RequestHead, ResponseHead, has_token};
+use crate::exchange::{RequestHead, ResponseHead};
 use crate::listen::connection::Socket;
 use bytes::{Bytes, BytesMut};
-use http::header::UPGRADE;
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -34,7 +35,7 @@ pub struct Connection {
     sending: Framing,
     method: Method,
     /// The protocol that the target may change to.
-    offered: Option<&'static str>,
+    offered: Option<Arc<Offer>>,
     /// Whether it carried a request before.
     used: bool,
     /// Whether anything of the present answer has come.
@@ -140,9 +141,9 @@ impl Connection {
         self.interim = 0;
     }
 
-    /// Lets the target change to this protocol, which the head that was begun asks for. Without this a 101 is a fault.
-    pub fn offer(&mut self, protocol: &'static str) {
-        self.offered = Some(protocol);
+    /// Lets the target take this offer, which the head that was begun makes. Without this a 101 is a fault.
+    pub fn offer(&mut self, offer: Arc<Offer>) {
+        self.offered = Some(offer);
     }
 
     /// Adds a piece of the request's body, the last one if `end`. What was added before must have been sent, or be a head
@@ -254,8 +255,8 @@ impl Connection {
 
     /// What follows is no HTTP, if that was asked for and the whole request has gone out (RFC 9110 section 7.8).
     fn switch(&mut self, head: ResponseHead) -> Result<(), Fault> {
-        let named = self.offered.is_some_and(|protocol| has_token(&head.headers, &UPGRADE, protocol));
-        if !named || head.version != Version::HTTP_11 || self.is_sending() || self.sending != Framing::Ended {
+        let taken = self.offered.as_ref().is_some_and(|offer| offer.is_taken(&head));
+        if !taken || self.is_sending() || self.sending != Framing::Ended {
             return Err(Fault::Invalid("the answer changes a protocol that was not to be changed"));
         }
         self.keep = false;

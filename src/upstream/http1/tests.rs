@@ -3,9 +3,10 @@ use super::body::Decoder;
 use super::head::{framing, take_response, write_request};
 use super::*;
 use crate::exchange::{RequestHead, ResponseHead};
+use crate::upstream::Offer;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, SET_COOKIE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use std::future::poll_fn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -320,19 +321,24 @@ async fn answers_that_do_not_end_are_faults() {
 
 #[tokio::test]
 async fn a_protocol_changes_only_to_what_was_offered() {
-    let grant = "HTTP/1.1 101 Switching\r\nupgrade: WebSocket\r\n\r\n";
+    let grant = |fields: &str| format!("HTTP/1.1 101 Switching\r\n{fields}\r\n");
+    let granted = grant("upgrade: WebSocket\r\nproof: 1\r\n");
     for (offered, text, switched) in [
-        (Some("websocket"), grant, true),
-        (Some("chat"), grant, false),
-        (None, grant, false),
-        (Some("websocket"), "HTTP/1.1 101 Switching\r\n\r\n", false),
-        (Some("websocket"), "HTTP/1.0 101 Switching\r\nupgrade: websocket\r\n\r\n", false),
-        (Some("websocket"), "HTTP/1.1 204 None\r\nupgrade: websocket\r\n\r\n", false),
+        (Some("websocket"), &granted, true),
+        (Some("chat"), &granted, false),
+        (None, &granted, false),
+        (Some("websocket"), &grant("proof: 1\r\n"), false),
+        (Some("websocket"), &grant("upgrade: websocket\r\n"), false),
+        (Some("websocket"), &grant("upgrade: websocket\r\nproof: 2\r\n"), false),
+        (Some("websocket"), &grant("upgrade: websocket\r\nproof: 1\r\nproof: 1\r\n"), false),
+        (Some("websocket"), &granted.replace("HTTP/1.1", "HTTP/1.0"), false),
+        (Some("websocket"), &granted.replace("101", "204"), false),
     ] {
         let (mut connection, mut wire) = pair().await;
         connection.begin(&request("GET", "/"), Framing::Ended);
         if let Some(protocol) = offered {
-            connection.offer(protocol);
+            let proof = (HeaderName::from_static("proof"), HeaderValue::from_static("1"));
+            connection.offer(Arc::new(Offer { protocol, proof }));
         }
         assert!(matches!(next(&mut connection).await, Ok(Event::Sent)));
         wire.write_all(format!("HTTP/1.1 103 Early\r\n\r\n{text}more").as_bytes()).await.unwrap();

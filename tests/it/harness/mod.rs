@@ -21,6 +21,7 @@ mod tls;
 mod tls_client;
 mod tokens;
 mod upstream;
+mod websocket;
 mod wire;
 
 pub use answer::{Answer, Fault};
@@ -39,6 +40,7 @@ pub use tls::{Authority, Leaf};
 pub use tls_client::TlsDial;
 pub use tokens::{SigningKey, basic, now, with};
 pub use upstream::{Gate, Upstream};
+pub use websocket::{GRANT, handshake};
 pub use wire::Wire;
 
 use std::sync::LazyLock;

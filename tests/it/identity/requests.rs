@@ -1,7 +1,9 @@
 //! Every kind of request passes through `auth`: none reaches the upstream without a credential, whatever its form, and a
 //! refusal costs the client neither its connection nor a body sent for nothing.
 
-use crate::harness::{Client, DEADLINE, Gateway, H2Client, Plan, Upstream, assert_eventually, grpc_message};
+use crate::harness::{
+    Client, DEADLINE, Gateway, H2Client, Plan, Upstream, assert_eventually, grpc_message, handshake,
+};
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -55,18 +57,15 @@ fn no_form_of_request_goes_round() {
 fn a_handshake_for_another_protocol_is_asked_for_a_credential_too() {
     let app = Upstream::echo();
     let gateway = gateway(&app);
-    let handshake = |key: &str| {
+    let ask = |key: &str| {
         let mut client = gateway.client();
-        client.send_raw(format!(
-            "GET /ws HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
-             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{key}\r\n"
-        ));
+        client.send_raw(handshake("/ws", key));
         client.read("GET")
     };
-    let refused = handshake("");
+    let refused = ask("");
     assert_eq!((refused.status, app.requests().len()), (401, 0), "{refused:?}");
     assert!(refused.header("www-authenticate").is_some());
-    assert_eq!((handshake("x-api-key: one\r\n").status, app.requests().len()), (200, 1));
+    assert_eq!((ask("x-api-key: one\r\n").status, app.requests().len()), (200, 1));
 }
 
 #[test]
