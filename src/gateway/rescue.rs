@@ -39,6 +39,14 @@ impl Context {
         }
     }
 
+    /// Why something has ended that cannot be answered any more; a panic is an end like any other.
+    pub(super) fn mourn(&self, ended: Result<Option<Kind>, Panicked>) -> Option<Kind> {
+        ended.unwrap_or_else(|panicked| {
+            self.lament(&panicked);
+            Some(Kind::INTERNAL)
+        })
+    }
+
     fn lament(&self, panicked: &Panicked) {
         log::error!("request {}: {panicked}", self.exchange.id());
     }

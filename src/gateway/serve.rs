@@ -32,7 +32,9 @@ impl Gateway {
         if let Err(error) = &answered {
             self.fail(client, error, &mut ctx).await;
         }
-        if let Some(switched) = ctx.switched.take() {
+        if answered.is_ok()
+            && let Some(switched) = ctx.switched.take()
+        {
             // Boxed: few requests come here, and what a tunnel needs would be in the way of all others.
             Box::pin(self.tunnel(session, switched, ctx)).await;
             return None;
@@ -135,7 +137,9 @@ impl Context {
                 }
             }
         }
-        self.answer(client).await
+        self.answer(client).await?;
+        self.grant_websocket(client);
+        Ok(())
     }
 
     /// From the head of the request to the answer that is made here; gives whether there is one.

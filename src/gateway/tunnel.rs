@@ -12,6 +12,7 @@ use super::{Context, Gateway};
 use crate::exchange::ResponseHead;
 use crate::forward::websocket;
 use crate::listen::http1::Session;
+use crate::observe::panics::guarded;
 use crate::reply::Kind;
 use crate::route::Timeouts;
 use crate::upstream::http1::Switched;
@@ -39,23 +40,31 @@ const GOING_AWAY: Goodbye = [0x88, 2, 0x03, 0xe9];
 const FAREWELL: Duration = Duration::from_millis(900);
 
 impl Gateway {
-    /// Grants the client what the target has granted, carries what is said, and records the request when all is said.
+    /// Carries what is said from the 101 on, and records the request when all is said. A panic ends this tunnel and no other.
     pub(super) async fn tunnel(
         &self,
         mut session: Box<Session>,
         switched: Box<Switched>,
         mut ctx: Box<Context>,
     ) {
-        let Switched { mut head, socket, read } = *switched;
-        websocket::grant(&mut head);
-        ctx.answered(&mut Client::Http1(&mut session), &mut head, true);
+        let Switched { head, socket, read } = *switched;
         let request = session.take_request();
         let timeouts = ctx.route.as_ref().map(|route| route.timeouts).unwrap_or_default();
         let mut tunnel = Tunnel::new(session.into_parts(), (socket, read), &head);
-        let end = tunnel.carry(&timeouts, self.closing.subscribe()).await;
-        ctx.exchange.reason = end.map(|kind| kind.code);
+        let carried = guarded(pin!(tunnel.carry(&timeouts, self.closing.subscribe()))).await;
+        ctx.exchange.reason = ctx.mourn(carried).map(|kind| kind.code);
         ctx.exchange.bytes_in = tunnel.bytes_in();
         self.record(&request, tunnel.bytes_out(), &mut ctx);
+    }
+}
+
+impl Context {
+    /// Makes the head of a target's 101 one for the client, as the head of any other answer.
+    pub(super) fn grant_websocket(&mut self, client: &mut Client<'_>) {
+        let Some(mut switched) = self.switched.take() else { return };
+        websocket::grant(&mut switched.head);
+        self.answered(client, &mut switched.head, true);
+        self.switched = Some(switched);
     }
 }
 

@@ -84,7 +84,10 @@ apis: {{ app: {{ auth: public, concurrency: {{ max: 1 }}, routes: {{ all: {{ mat
         std::fs::write(&file, config).unwrap();
         let prepared = prepare(&file).unwrap();
         let mut snapshot = prepared.snapshot.unwrap_or_else(|| panic!("{:?}", prepared.issues));
-        Arc::get_mut(&mut snapshot.routes[0]).unwrap().chain.add(Panics);
+        let route = Arc::get_mut(&mut snapshot.routes[0]).unwrap();
+        route.chain.add(Panics);
+        // Every configuration bounds it: no clock goes that far, so a tunnel panics when it looks at its own.
+        route.timeouts.stream_idle = Duration::MAX;
         let (metrics, name) = (prepared.shared.unwrap().metrics, snapshot.listeners[0].name.clone());
         let current = Arc::new(ArcSwap::from_pointee(snapshot));
         let gateway = Gateway::new(current.clone(), metrics.clone(), None);
@@ -100,9 +103,13 @@ apis: {{ app: {{ auth: public, concurrency: {{ max: 1 }}, routes: {{ all: {{ mat
 
     /// What is answered over HTTP/1.1 until the connection ends.
     async fn ask(&self, panic_at: &str, connection: &str) -> String {
+        self.ask_with(panic_at, &format!("connection: {connection}\r\n")).await
+    }
+
+    async fn ask_with(&self, panic_at: &str, fields: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
-            "GET / HTTP/1.1\r\nhost: a.test\r\nauthorization: hunter2\r\nx-panic: {panic_at}\r\nconnection: {connection}\r\n\r\n"
+            "GET / HTTP/1.1\r\nhost: a.test\r\nauthorization: hunter2\r\nx-panic: {panic_at}\r\n{fields}\r\n"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -129,7 +136,11 @@ apis: {{ app: {{ auth: public, concurrency: {{ max: 1 }}, routes: {{ all: {{ mat
     }
 }
 
-/// A target that answers everything with `ok`.
+/// What asks for a WebSocket, and what grants it (RFC 6455 section 1.3).
+const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const GRANT: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A target that answers everything with `ok`, unless it is asked for a WebSocket.
 async fn upstream() -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -139,8 +150,11 @@ async fn upstream() -> SocketAddr {
                 let mut asked = Vec::new();
                 while stream.read_buf(&mut asked).await.is_ok_and(|count| count > 0) {
                     if asked.ends_with(b"\r\n\r\n") {
+                        let answer = match memchr::memmem::find(&asked, b"sec-websocket-key").is_some() {
+                            true => GRANT,
+                            false => b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                        };
                         asked.clear();
-                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
                         stream.write_all(answer).await.unwrap();
                     }
                 }
@@ -199,4 +213,23 @@ async fn a_step_that_panics_costs_one_stream_of_a_connection() {
             house.rests().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_in_a_tunnel_ends_the_tunnel_and_is_recorded() {
+    let (house, before) = (House::open().await, panics::count());
+    let answer = house.ask_with("response", HANDSHAKE).await;
+    assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains("\"code\":\"internal\""), "{answer}");
+    house.rests().await;
+    assert_eq!(house.ask_with("nowhere", HANDSHAKE).await, "", "it ends before the 101 is written");
+    house.rests().await;
+    assert!(panics::count() >= before + 3);
+    for status in [500, 101] {
+        let line = format!(
+            "tollgate_http_requests_total{{api=\"app\",method=\"GET\",route=\"all\",status=\"{status}\"}} 1"
+        );
+        assert!(house.told(&line), "{line}");
+    }
+    let answer = house.ask("nowhere", "close").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
 }
