@@ -1,10 +1,12 @@
 //! From what the engine says went wrong to what a client is told: 502, 503 and 504 used exactly, and blame where it belongs.
 
+use crate::grpc;
 use crate::listen::framing::Flaw;
 use crate::observe::metrics::Attempt;
 use crate::reply::{Kind, Problem};
 use crate::upstream::{Fault, PickError};
 use crate::value::Trouble;
+use h2::Reason;
 use pingora::{Error, ErrorSource, ErrorType};
 use std::time::Duration;
 
@@ -44,6 +46,11 @@ pub fn fault(fault: Fault) -> Kind {
         Fault::Invalid(_) => Kind::UPSTREAM_INVALID,
         Fault::Length | Fault::Unsayable => Kind::BAD_REQUEST,
     }
+}
+
+/// The problem of an attempt that ended so; how the target has reset its stream, if it has, says more to clients of gRPC.
+pub fn told(kind: Kind, reset: Option<Reason>) -> Problem {
+    Problem { grpc: reset.map(grpc::status_of_reset), ..kind.into() }
 }
 
 /// How an attempt that ended so is counted; `None` when it was not the upstream that failed.

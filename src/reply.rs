@@ -202,11 +202,13 @@ pub struct Problem {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Limits that the request would exceed.
     pub violated: Vec<Arc<str>>,
+    /// gRPC status, where that is another one than the kind's.
+    pub grpc: Option<u8>,
 }
 
 impl From<Kind> for Problem {
     fn from(kind: Kind) -> Self {
-        Problem { kind, detail: None, headers: Vec::new(), violated: Vec::new() }
+        Problem { kind, detail: None, headers: Vec::new(), violated: Vec::new(), grpc: None }
     }
 }
 
@@ -299,7 +301,10 @@ impl Problem {
 
     /// `grpc-status` and `grpc-message`.
     pub fn status_fields(&self) -> [(HeaderName, HeaderValue); 2] {
-        grpc::status_fields(self.kind.grpc, self.detail.as_deref().unwrap_or(self.kind.title))
+        grpc::status_fields(
+            self.grpc.unwrap_or(self.kind.grpc),
+            self.detail.as_deref().unwrap_or(self.kind.title),
+        )
     }
 }
 

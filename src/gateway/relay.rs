@@ -193,7 +193,7 @@ impl Context {
                 self.attempts.failed(route, &mut self.exchange, kind);
                 match failed.is_some_and(|failed| self.attempts.goes_on(route, &self.exchange, failed)) {
                     true => Ok(Tried::Failed),
-                    false => Err(self.refuse(kind)),
+                    false => Err(self.refuse(outcome::told(kind, target.reset()))),
                 }
             }
         }
@@ -218,7 +218,7 @@ impl Context {
                 return Ok(());
             }
             Err(End::Client(error)) => error,
-            Err(End::Target(kind)) => self.refuse(kind),
+            Err(End::Target(kind)) => self.refuse(outcome::told(kind, target.reset())),
             // What was held back has been looked at.
             Err(End::Dismissed(_)) => self.refuse(Kind::INTERNAL),
         };

@@ -5,6 +5,7 @@ mod messages;
 pub mod timeout;
 pub mod web;
 
+use h2::Reason;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -78,6 +79,17 @@ pub fn status_of(http: u16) -> u8 {
         404 => 12,
         429 | 502 | 503 | 504 => 14,
         _ => 2,
+    }
+}
+
+/// The status of a call whose stream was reset ("HTTP2 Transport Mapping", "Errors" in the protocol).
+pub fn status_of_reset(reason: Reason) -> u8 {
+    match reason {
+        Reason::REFUSED_STREAM => 14,
+        Reason::CANCEL => 1,
+        Reason::ENHANCE_YOUR_CALM => 8,
+        Reason::INADEQUATE_SECURITY => 7,
+        _ => 13,
     }
 }
 

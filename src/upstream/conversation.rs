@@ -6,6 +6,7 @@ use super::http2;
 use super::offer::Offer;
 use crate::exchange::{RequestHead, ResponseHead};
 use bytes::Bytes;
+use h2::Reason;
 use http::HeaderMap;
 use std::fmt;
 use std::sync::Arc;
@@ -182,6 +183,14 @@ impl Conversation {
         match self {
             Conversation::Http1(_) => false,
             Conversation::Http2(stream) => stream.is_left_behind(),
+        }
+    }
+
+    /// Why the target has reset the stream, if it has.
+    pub fn reset(&self) -> Option<Reason> {
+        match self {
+            Conversation::Http1(_) => None,
+            Conversation::Http2(stream) => stream.reset(),
         }
     }
 

@@ -188,7 +188,7 @@ fn a_route_bounds_what_clients_ask_for() {
     }
 }
 
-/// Begins an answer, and breaks it off: the stream, or by a piece that is no whole message and the connection.
+/// Begins an answer, and breaks it off: behind a message or in the middle of one.
 async fn breaking(call: Call) -> Result<(), h2::Error> {
     let Call { request, mut respond } = call;
     let mut body: SendStream<_> = respond.send_response(grpc_head(), false)?;
@@ -211,13 +211,52 @@ fn a_call_that_its_target_breaks_off_ends_with_a_status() {
     for (number, (method, length)) in [("Whole", 8), ("Part", 6)].into_iter().enumerate() {
         let answer = client.send(call(method, &[]), &grpc_message(b"hi"));
         assert_eq!((answer.status, answer.body.len()), (200, length), "{method}");
-        assert_eq!(answer.trailers["grpc-status"], "14", "{method}");
+        assert_eq!(answer.trailers["grpc-status"], "13", "{method}");
         assert_eq!(answer.trailers["grpc-message"], "The server behind the gateway closed the connection");
         let line = gateway.log_line(number);
         assert_eq!((&line["reason"], &line["status"]), (&"upstream-closed".into(), &200.into()), "{method}");
     }
     // A target that takes the reset for a matter of the connection would have lost it.
     assert_eq!(target.connections(), 1);
+}
+
+/// "Errors" in the protocol, for each code of HTTP/2 that a target may end a stream with before or behind the head.
+#[test]
+fn a_reset_says_what_was_wrong() {
+    let target = H2Target::start(None, |call: Call| async move {
+        let Call { request, mut respond } = call;
+        let reason: u32 = request.headers()["x-reason"].to_str().unwrap().parse().unwrap();
+        if request.uri().path().ends_with("Begun") {
+            let mut body: SendStream<_> = respond.send_response(grpc_head(), false)?;
+            body.send_data(grpc_message(b"one").into(), false)?;
+            // It must be on its way before the end is.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            body.send_reset(reason.into());
+        } else {
+            respond.send_reset(reason.into());
+        }
+        Ok(())
+    });
+    let gateway = before(target.addr(), "retry: { attempts: 1 },");
+    let client = H2Client::connect(gateway.addr("web"));
+    for (reason, status) in [
+        (Reason::NO_ERROR, "13"),
+        (Reason::PROTOCOL_ERROR, "13"),
+        (Reason::INTERNAL_ERROR, "13"),
+        (Reason::REFUSED_STREAM, "14"),
+        (Reason::CANCEL, "1"),
+        (Reason::ENHANCE_YOUR_CALM, "8"),
+        (Reason::INADEQUATE_SECURITY, "7"),
+    ] {
+        let fields = [("x-reason", &*u32::from(reason).to_string())];
+        let answer = client.send(call("Get", &fields), &grpc_message(b"hi"));
+        assert_eq!((answer.field("grpc-status"), answer.head_only), (Some(status), true), "{reason:?}");
+        // Without a status of its own, the end of an answer is not ours to make up.
+        if reason != Reason::NO_ERROR {
+            let answer = client.send(call("Begun", &fields), &grpc_message(b"hi"));
+            assert_eq!(answer.trailers["grpc-status"], status, "{reason:?}");
+        }
+    }
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn a_call_that_fails_midway_ends_with_a_frame_where_one_can_stand() {
         Ok(())
     });
     let gateway = before(target.addr());
-    let why = "grpc-status: 14\r\ngrpc-message: The server behind the gateway closed the connection\r\n";
+    let why = "grpc-status: 13\r\ngrpc-message: The server behind the gateway closed the connection\r\n";
     let whole = [grpc_message(b"one"), trailers(why)].concat();
     let mut client = gateway.client();
     for _ in 0..2 {

@@ -32,6 +32,7 @@ pub struct Stream {
     heard: bool,
     untouched: bool,
     left_behind: bool,
+    reset: Option<Reason>,
     // Last, so that the stream is closed when its place is free.
     seat: Seat,
 }
@@ -71,6 +72,7 @@ impl Stream {
             heard: false,
             untouched: false,
             left_behind: false,
+            reset: None,
             seat,
         }
     }
@@ -93,6 +95,11 @@ impl Stream {
     /// Whether it was not looked at because the connection was given up meanwhile.
     pub fn is_left_behind(&self) -> bool {
         self.left_behind
+    }
+
+    /// Why the target has reset it, if it has.
+    pub fn reset(&self) -> Option<Reason> {
+        self.reset
     }
 
     /// Whether there is something to be sent.
@@ -248,19 +255,18 @@ impl Stream {
 
     /// The answer has broken off, unless the target only wants no more of the request and has said all it had to say.
     fn broken(&mut self, error: &h2::Error) -> Result<Part, Fault> {
-        let reset = error.is_remote() && error.is_reset();
-        if reset
-            && error.reason() == Some(Reason::NO_ERROR)
+        let reset = error.reason().filter(|_| error.is_remote() && error.is_reset());
+        if reset == Some(Reason::NO_ERROR)
             && matches!(self.answer, Answer::Body(_))
             && self.left.is_none_or(|left| left == 0)
         {
             self.answer = Answer::Over;
             return Ok(Part::Body(Bytes::new(), true));
         }
-        let refused = reset && error.reason() == Some(Reason::REFUSED_STREAM);
+        self.reset = reset;
         // A connection that ends says which streams it has not looked at; only those fail with its last word.
         self.left_behind = !self.heard && error.is_remote() && error.is_go_away();
-        self.untouched = self.left_behind || !self.heard && refused;
+        self.untouched = self.left_behind || !self.heard && reset == Some(Reason::REFUSED_STREAM);
         Err(match error.is_library() {
             true => Fault::Invalid("the answer is not HTTP/2"),
             false => Fault::Closed,
