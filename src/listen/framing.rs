@@ -65,6 +65,8 @@ flaws! {
     Method = BAD_REQUEST, "method", "The method is not valid.";
     /// There are characters in it that must be escaped.
     Target = BAD_REQUEST, "target", "The target has characters that must be escaped.";
+    /// It is neither a path nor an address nor `*`, and the method is OPTIONS: others are told by whoever looks for a route.
+    TargetForm = BAD_PATH, "bad-path", "The target is neither a path nor an address.";
     /// It has what is never sent.
     Fragment = BAD_REQUEST, "fragment", "The target has a fragment.";
     /// It has a user.
@@ -413,7 +415,7 @@ impl<'a> Fields<'a> {
         let Request { http10, method, target, absolute } = self.request;
         let (mut request, ()) = http::Request::new(()).into_parts();
         request.method = Method::from_bytes(method).map_err(|_| Flaw::Method)?;
-        request.uri = uri(self.read, target, absolute.as_ref())?;
+        request.uri = uri(self.read, method, target, absolute.as_ref())?;
         request.version = if http10 { Version::HTTP_10 } else { Version::HTTP_11 };
         request.headers = self.headers;
         let keeps = !self.closes && (!http10 || self.keeps);
@@ -438,13 +440,15 @@ impl<'a> Fields<'a> {
 }
 
 /// The target in origin form.
-fn uri(read: &Bytes, target: &[u8], absolute: Option<&Absolute<'_>>) -> Result<Uri, Flaw> {
+fn uri(read: &Bytes, method: &[u8], target: &[u8], absolute: Option<&Absolute<'_>>) -> Result<Uri, Flaw> {
     let found = match absolute.map(|absolute| absolute.path) {
         Some([]) => return Ok(Uri::default()),
         Some(query @ [b'?', ..]) => Uri::from_maybe_shared(Bytes::from([b"/", query].concat())),
         Some(path) => Uri::from_maybe_shared(read.slice_ref(path)),
         None if target.first() == Some(&b'/') => Uri::from_maybe_shared(read.slice_ref(target)),
         None if is_mangled(target) => return Err(Flaw::Malformed),
+        // `*` is a question about the server (section 3.2.4); nothing else may be taken for it.
+        None if target != b"*" && method == b"OPTIONS" => return Err(Flaw::TargetForm),
         None => return Ok(Uri::from_static("*")),
     };
     found.map_err(|_| Flaw::Malformed)

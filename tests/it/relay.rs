@@ -1,5 +1,6 @@
 //! Requests to targets of different protocols on the same connections, and when their answers reach the client.
 
+use crate::harness::h2_raw::{END_HEADERS, END_STREAM, RawH2, kind, request};
 use crate::harness::{
     Answer, Client, DEADLINE, GRANT, Gate, Gateway, H2Answer, H2Upstream, Plan, Request, Upstream, handshake,
 };
@@ -212,4 +213,26 @@ fn what_has_come_of_an_answer_is_not_held_back() {
     assert!(began.elapsed() < DEADLINE / 2, "the engine flushes only at the end");
     gate.open();
     assert_eq!(client.wire.read_exactly(5).unwrap(), b"after");
+}
+
+/// `OPTIONS *` asks for the server as a whole, in either version (RFC 9110 section 9.3.7); nothing else does.
+#[test]
+fn a_question_about_the_server_is_answered_by_it() {
+    let app = Upstream::echo();
+    let both = both(&app);
+    let mut client = both.gateway.client();
+    client.send_raw("OPTIONS * HTTP/1.1\r\nhost: a.test\r\n\r\n");
+    assert_eq!(client.read("OPTIONS").status, 204);
+    client.send_raw("OPTIONS a HTTP/1.1\r\nhost: a.test\r\n\r\n");
+    let refused = client.read("OPTIONS");
+    assert_eq!((refused.status, refused.problem_code().as_str()), (400, "bad-path"));
+
+    let mut client = RawH2::over(both.gateway.client());
+    client.send(kind::HEADERS, END_STREAM | END_HEADERS, 1, &request("OPTIONS", "*"));
+    let answer = client.expect(kind::HEADERS);
+    // `:status: 204` as it stands in HPACK's table.
+    assert_eq!((answer.stream, answer.payload[0]), (1, 0x89));
+    client.send(kind::HEADERS, END_STREAM | END_HEADERS, 3, &request("OPTIONS", "a"));
+    assert_eq!(client.expect(kind::RST_STREAM).stream, 3, "a path that is none is no request");
+    assert_eq!(app.requests().len(), 0);
 }

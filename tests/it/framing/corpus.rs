@@ -170,6 +170,9 @@ fn targets(rows: &mut Vec<Row>) {
     }
     for target in ["a", "?a=b", "a.test/b", "ftp://a.test/", "*", "javascript:x"] {
         refuse(rows, line(&format!("GET {target} HTTP/1.1")), 400, "bad-path");
+        if target != "*" {
+            refuse(rows, line(&format!("OPTIONS {target} HTTP/1.1")), 400, "bad-path");
+        }
     }
     // What the engine does not take for an address.
     for target in ["file:///etc/passwd", "http:/a.test", "http:a.test"] {
