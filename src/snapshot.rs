@@ -128,9 +128,10 @@ impl Shared {
     pub fn new(document: &Document, metrics: Arc<Metrics>) -> Result<Shared, String> {
         let most = document.stores.local.max_keys.map_or(DEFAULT_KEYS, |keys| *keys) as usize;
         let memory = Arc::new(Memory::new(most));
+        let servers: Vec<_> = document.process.resolver.iter().map(|server| server.0).collect();
         Ok(Shared {
             metrics,
-            resolver: Arc::new(Resolver::new(&document.process.resolver)?),
+            resolver: Arc::new(Resolver::new(&servers)?),
             client: Arc::new(Client::new(None)),
             cache: Store::new(document.cache.memory()),
             sweeper: Arc::new(Sweeper(memory.clone())),

@@ -5,7 +5,8 @@ use super::{Proxy, Respond};
 use crate::build::{Bind, Build};
 use crate::reply::Kind;
 use crate::value::{
-    At, Code, Issue, Issues, Name, OneOrMany, Short, Spanned, Trigger, Trouble, short_value, text_value,
+    At, Code, Issue, Issues, Name, OneOrMany, Short, Spanned, Trigger, Trouble, at_least_one, short_value,
+    text_value,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -19,7 +20,7 @@ pub struct FallbackRule {
     /// What counts as a failure: `connect` (no connection, or no TLS), `timeout`, `reset` (the connection broke, or what came
     /// is not HTTP), `unavailable` (no target can be picked), `breaker_open`, a status such as `503`, or `5xx`. Default: all
     /// of these words, and the statuses 502, 503 and 504.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     pub on: OneOrMany<Failure>,
     /// What is tried, in this order: `stale` (what the route's cache still has), `{ upstream: NAME }`, `{ respond: … }`.
     #[serde(rename = "try")]

@@ -1,7 +1,8 @@
 //! Providers of identity, as written.
 
 use crate::value::{
-    ByteSize, HeaderKey, Map, OneOrMany, Positive, Secret, Short, Span, Spanned, short_value, text_value,
+    ByteSize, HeaderKey, Map, OneOrMany, Positive, Secret, Short, Span, Spanned, at_least_one, short_value,
+    text_value,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -58,6 +59,7 @@ pub struct Jwt {
     /// Algorithms that are accepted. Default: `RS256`, `ES256`; with `secret`: `HS256`.
     pub algorithms: Option<Spanned<Vec<Spanned<Algorithm>>>>,
     /// What `typ` of the token may be, besides being absent: default `JWT` and `at+jwt`; `any` skips the check.
+    #[serde(default, deserialize_with = "at_least_one")]
     pub typ: Option<OneOrMany<String>>,
     /// How far clocks may differ. Default `30s`.
     pub skew: Option<Spanned<Span>>,
@@ -187,10 +189,10 @@ pub struct ClaimRule {
 #[serde(deny_unknown_fields)]
 struct ClaimRuleInFull {
     /// It has at least one of these.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     any: OneOrMany<String>,
     /// It has all of these.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     all: OneOrMany<String>,
 }
 
@@ -253,6 +255,7 @@ pub struct Introspection {
     /// What `iss` must be, if the answer has one.
     pub issuer: Option<String>,
     /// What `aud` must have one of.
+    #[serde(default, deserialize_with = "at_least_one")]
     pub audience: Option<OneOrMany<String>>,
     /// Claims that must hold, else 403.
     #[serde(default)]
@@ -312,7 +315,7 @@ pub struct Basic {
 pub struct ClientCert {
     /// What of the certificate names the consumer. Of several, the first that names one counts. Default: `san_dns`, `san_uri`,
     /// `subject`, `fingerprint`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     pub consumer: OneOrMany<CertName>,
     /// Header field that tells the upstream the consumer's name.
     pub forward: Option<HeaderKey>,

@@ -1,7 +1,9 @@
 //! `compress` as it is written.
 
 use super::Coding;
-use crate::value::{ByteSize, Code, Issue, Issues, OneOrMany, Short, Spanned, short_value, text_value};
+use crate::value::{
+    ByteSize, Code, Issue, Issues, OneOrMany, Short, Spanned, at_least_one, short_value, text_value,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -47,11 +49,11 @@ pub struct CompressRule {
 #[serde(deny_unknown_fields)]
 struct CompressInFull {
     /// Content codings, of which the client's favourite is taken, and of equal ones the first. Default `[zstd, br, gzip]`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     encodings: OneOrMany<Encoding>,
     /// Media types; `*` stands for any part without a slash. Default: text, JSON, JavaScript, XML, SVG, WebAssembly, YAML and
     /// uncompressed fonts and bitmaps. Server-sent events and gRPC are never compressed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     types: OneOrMany<MediaType>,
     /// Answers that are known to be shorter stay as they are. Default `1KiB`.
     min: Option<Spanned<ByteSize>>,

@@ -25,10 +25,10 @@ use crate::listen::tls::document::Tls;
 use crate::route::matching::Match;
 use crate::route::retry::document::Retry;
 use crate::store::document::Stores;
-use crate::upstream::document::Upstream;
+use crate::upstream::document::{NameServer, Upstream};
 use crate::value::{
     ByteSize, Cidr, HeaderKey, HostPattern, Map, Name, Normalize, OneOrMany, OrNone, PathPattern, Percent,
-    Positive, Rate, Secret, Span, Spanned, Template, text_value,
+    Positive, Rate, Secret, Span, Spanned, Template, at_least_one, text_value,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -109,7 +109,7 @@ pub struct Process {
     pub drain: Drain,
     /// DNS servers for upstream names, as `address:port`. Default: those of the system.
     #[serde(default)]
-    pub resolver: Vec<std::net::SocketAddr>,
+    pub resolver: Vec<NameServer>,
 }
 
 /// Worker threads.
@@ -551,9 +551,10 @@ with_inherited! {
     /// An API: hosts, a base path and its routes.
     pub struct Api {
         /// Hosts it answers for: exact, or `*.example.com` for one label. Default: every host.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "at_least_one")]
         pub hosts: OneOrMany<HostPattern>,
         /// Listeners it is offered on. Default: all.
+        #[serde(default, deserialize_with = "at_least_one")]
         pub listeners: Option<Spanned<OneOrMany<Spanned<Name>>>>,
         /// Path in front of every route's path; it is part of what the upstream sees unless a rule strips it.
         pub base: Option<Spanned<PathPattern>>,
@@ -578,6 +579,7 @@ with_inherited! {
         /// Goes before the fixed precedence; higher wins. Default 0.
         pub priority: Option<i32>,
         /// Versions this route belongs to. Default: all.
+        #[serde(default, deserialize_with = "at_least_one")]
         pub versions: Option<Spanned<OneOrMany<Spanned<Name>>>>,
         /// The day from which it is deprecated (UTC), told to callers in `Deprecation` (RFC 9745). This and the next four go
         /// before what its version says.

@@ -3,11 +3,12 @@
 use super::spec::{Address, Protocol, SameSite};
 use crate::value::{
     Key, OneOrMany, OrNone, Percent, Positive, Seconds, Secret, Short, Span, Spanned, Trigger, Within,
-    short_value, text_value,
+    at_least_one, short_value, text_value,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -198,6 +199,30 @@ impl fmt::Display for CookieName {
 }
 
 text_value!(CookieName, "CookieName", pattern: r"^[!#-'*+.^_`|~0-9A-Za-z-]+$", "a cookie's name");
+
+/// A DNS server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameServer(pub SocketAddr);
+
+impl FromStr for NameServer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let server = text.parse().ok().filter(|server: &SocketAddr| server.port() != 0).map(NameServer);
+        server.ok_or_else(|| {
+            format!(
+                "`{text}` is no address with a port\nhelp: write for example `127.0.0.53:53` or `[::1]:53`"
+            )
+        })
+    }
+}
+
+impl fmt::Display for NameServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+text_value!(NameServer, "NameServer", pattern: r"^.+:[0-9]+$", "an address with a port");
 
 /// The path of a cookie (RFC 6265 section 5.1.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -428,6 +453,7 @@ pub struct Health {
 pub struct Passive {
     /// What counts as a failure: `connect`, `reset`, `timeout`, statuses, `5xx`. Default
     /// `[connect, reset, timeout, 502, 503, 504]`.
+    #[serde(default, deserialize_with = "at_least_one")]
     pub on: Option<OneOrMany<Trigger>>,
     /// Failures in a row that eject a target. Default 5.
     pub failures: Option<Positive<u32>>,
@@ -456,6 +482,7 @@ struct HealthInFull {
     /// Failures in a row that make a target unhealthy. Default 3.
     down: Option<Positive<u32>>,
     /// Statuses that count as success. Default 200.
+    #[serde(default, deserialize_with = "at_least_one")]
     expect: Option<OneOrMany<Expected>>,
     /// `Host` of the probe. Default: the target's address.
     host: Option<String>,

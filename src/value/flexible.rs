@@ -1,5 +1,6 @@
 //! Shapes that may be written shorter: `none` for "off", one thing for a list of one, a word for a whole map.
 
+use super::Spanned;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{BoolDeserializer, MapAccessDeserializer, StrDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -109,6 +110,44 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
         json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
+}
+
+/// What may be left out, but says something where it is written.
+pub(crate) trait Listed {
+    /// Whether it is a list of nothing.
+    fn says_nothing(&self) -> bool;
+}
+
+impl<T> Listed for OneOrMany<T> {
+    fn says_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T> Listed for Spanned<OneOrMany<T>> {
+    fn says_nothing(&self) -> bool {
+        self.value.0.is_empty()
+    }
+}
+
+impl<L: Listed> Listed for Option<L> {
+    fn says_nothing(&self) -> bool {
+        self.as_ref().is_some_and(L::says_nothing)
+    }
+}
+
+/// Reads a list whose absence means something else than a list of nothing would: nobody who writes `[]` there means the default.
+/// Used through `#[serde(default, deserialize_with)]`.
+pub(crate) fn at_least_one<'de, L: Listed + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<L, D::Error> {
+    let list = L::deserialize(deserializer)?;
+    match list.says_nothing() {
+        true => {
+            Err(D::Error::custom("an empty list says nothing\nhelp: name at least one, or leave the key out"))
+        }
+        false => Ok(list),
     }
 }
 

@@ -23,7 +23,7 @@ mod trouble;
 pub use bounds::{Positive, Quantity, Within};
 pub use cidr::{Cidr, Networks};
 pub use flexible::{ONE_OR_MANY, OneOrMany, OrNone, Short};
-pub(crate) use flexible::{short_or_long, short_value};
+pub(crate) use flexible::{at_least_one, short_or_long, short_value};
 pub use header::HeaderKey;
 pub use host::{HostPattern, host_key, parent_domain};
 pub use issue::{At, Code, Issue, Issues, Sources};

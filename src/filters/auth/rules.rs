@@ -1,7 +1,7 @@
 //! Who may call a route, as written.
 
 use crate::auth::document::ClaimRule;
-use crate::value::{Map, Name, OneOrMany, Spanned};
+use crate::value::{Map, Name, OneOrMany, Spanned, at_least_one};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -39,10 +39,10 @@ pub struct Proven {
 #[serde(deny_unknown_fields)]
 pub struct Who {
     /// By name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     pub consumers: OneOrMany<Spanned<Name>>,
     /// By tag.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     pub tags: OneOrMany<Spanned<Name>>,
 }
 

@@ -1,6 +1,6 @@
 //! `cors` as it is written.
 
-use crate::value::{HeaderKey, MethodName, OneOrMany, Seconds, Spanned};
+use crate::value::{HeaderKey, MethodName, OneOrMany, Seconds, Spanned, at_least_one};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub struct CorsRules {
     /// `~https://pr-[0-9]+\.example\.com` for a regular expression of the whole origin, `null`, or `*` for all.
     pub origins: OneOrMany<Spanned<String>>,
     /// Methods that they may use. Default: whichever they ask for and the routes answer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     pub methods: OneOrMany<MethodName>,
     /// Header fields that they may send. Default: whichever they ask for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     pub headers: OneOrMany<HeaderKey>,
     /// Header fields of answers that they may read, besides those that browsers always show.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_least_one")]
     pub expose: OneOrMany<HeaderKey>,
     /// Whether requests may carry cookies and other credentials. Default `false`.
     #[serde(default)]

@@ -1,6 +1,8 @@
 //! Retries, as written.
 
-use crate::value::{ByteSize, OneOrMany, Percent, Positive, Span, Spanned, Trigger, text_value};
+use crate::value::{
+    ByteSize, OneOrMany, Percent, Positive, Span, Spanned, Trigger, at_least_one, text_value,
+};
 use http::Method;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,9 +19,11 @@ pub struct Retry {
     pub attempts: Option<Attempts>,
     /// After which trouble: `connect` (no connection: tried elsewhere), `reset` (the connection broke before the answer began,
     /// or what came was not HTTP), `timeout` (no answer in time), statuses such as `503`, `5xx`. Default `[connect, reset]`.
+    #[serde(default, deserialize_with = "at_least_one")]
     pub on: Option<OneOrMany<Trigger>>,
     /// Which requests may be sent twice: `idempotent` (GET, HEAD, PUT, DELETE, OPTIONS, TRACE), `all`, or methods. With an
     /// `Idempotency-Key`, every request may. Default `idempotent`.
+    #[serde(default, deserialize_with = "at_least_one")]
     pub methods: Option<OneOrMany<RetryMethod>>,
     /// Most retries of the last ten seconds, as a share of the upstream's requests; ten are always allowed. One that finds a
     /// target after another could not be connected to does not count. Default `20%`.
