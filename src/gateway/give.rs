@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::client::Client;
-use crate::cache::policy::{Given, answer_to};
+use crate::cache::policy::{Given, answer_to, current_age, ttl};
 use crate::cache::range::Piece;
 use crate::cache::status::CacheStatus;
 use crate::cache::{Body, Broken, Reader, Stored, Taken};
@@ -26,6 +26,19 @@ pub(super) struct Told {
     pub(super) original: Option<Box<ResponseHead>>,
     /// The body from its beginning, where it may be gone later.
     pub(super) reader: Option<Reader>,
+}
+
+impl Told {
+    /// What is told of an answer whose head is the stored one; `now` is in milliseconds since 1970.
+    pub(super) fn new(stored: &Stored<Body>, now: u64, status: CacheStatus<'static>) -> Told {
+        Told { age: current_age(&stored.facts, now), status, original: None, reader: None }
+    }
+
+    /// The same with the time for which it is fresh.
+    pub(super) fn with_ttl(stored: &Stored<Body>, now: u64, status: CacheStatus<'static>) -> Told {
+        let ttl = Some(ttl(&stored.facts, now));
+        Told::new(stored, now, CacheStatus { ttl, ..status })
+    }
 }
 
 /// What goes to the client, piece by piece.
