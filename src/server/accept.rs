@@ -24,10 +24,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 /// How long accepting pauses when the process has no file descriptor left.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// How many connections are accepted before others have their turn.
+const AT_ONCE: u32 = 4;
 
 /// A bound socket.
 pub(super) struct Listening {
@@ -127,7 +131,7 @@ struct Door {
 
 impl Door {
     async fn accept(mut self, doors: Arc<Doors>, socket: TcpListener) {
-        let mut stopping = doors.stopping.clone();
+        let (mut stopping, mut turn) = (doors.stopping.clone(), 0);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -137,6 +141,11 @@ impl Door {
             match accepted {
                 Ok((stream, peer)) => self.enter(&doors, stream, peer),
                 Err(error) => refused(&error).await,
+            }
+            turn += 1;
+            if turn == AT_ONCE {
+                turn = 0;
+                yield_now().await;
             }
         }
     }

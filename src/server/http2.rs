@@ -158,6 +158,7 @@ impl Client {
             // hundred requests take megabytes.
             if let Poll::Ready(accepted) = accepted.as_mut().poll(cx) {
                 self.watch.hold();
+                turn.begin();
                 return Poll::Ready(Next::Accepted(accepted));
             }
             if let Some(excess) = self.watch.excess() {

@@ -21,7 +21,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// How many are asked to go at once, at most: an eighth of those who wait, and so few that nobody else has to wait for it.
 const PART_TO_GO: usize = 8;
-const MOST_TO_GO: usize = 256;
+const MOST_TO_GO: usize = 8;
+
+/// How many seats are looked at for that, and then the rest of their part: who waits longest of so many is as good as who waits
+/// longest of all, and nobody else has to wait while tens of thousands are compared.
+const MOST_SEEN: usize = 512;
 
 // What stands for a time in `Seat::since`.
 const BUSY: u64 = 0;
@@ -34,6 +38,8 @@ pub(super) struct Seats(Arc<Table>);
 struct Table {
     parts: Vec<Mutex<HashMap<u64, Arc<Seat>>>>,
     next: AtomicU64,
+    /// The part that is looked at next for those who wait.
+    turn: AtomicU64,
     began: Instant,
     /// When there was last nobody who could be asked to go, in milliseconds since the beginning.
     in_vain: AtomicU64,
@@ -64,6 +70,7 @@ impl Default for Seats {
         Seats(Arc::new(Table {
             parts: (0..PARTS).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
             began: Instant::now(),
             in_vain: AtomicU64::new(0),
             going: AtomicUsize::new(0),
@@ -110,18 +117,23 @@ impl Seats {
         asked
     }
 
-    /// Those who have waited for long enough, and in which order they go.
+    /// Those of enough parts who have waited for long enough, and in which order they go.
     fn waiting(&self, listener: u16, now: u64) -> Vec<((bool, u64), Arc<Seat>)> {
         let latest = now.saturating_sub(u64::try_from(LEAST_WAIT.as_millis()).unwrap_or(u64::MAX));
-        let mut waiting = Vec::new();
-        for part in &self.0.parts {
+        let (mut seen, mut waiting) = (0, Vec::new());
+        for _ in 0..PARTS {
+            let Some(part) = self.0.part(self.0.turn.fetch_add(1, Ordering::Relaxed)) else { break };
             let part = part.lock();
+            seen += part.len();
             let seats = part.values().filter(|seat| seat.listener == listener);
             waiting.extend(seats.filter_map(|seat| {
                 let since = seat.since.load(Ordering::Relaxed);
                 let order = (seat.known.load(Ordering::Relaxed), since);
                 (since != BUSY && since <= latest).then(|| (order, seat.clone()))
             }));
+            if seen >= MOST_SEEN && !waiting.is_empty() {
+                break;
+            }
         }
         waiting
     }
@@ -233,6 +245,20 @@ mod tests {
         drop(seated);
         assert_eq!(seats.going(), 0);
         assert!(seats.0.parts.iter().map(|part| part.lock().len()).sum::<usize>() == 2);
+    }
+
+    #[test]
+    fn of_very_many_only_some_are_looked_at() {
+        let mut seats = Seats::default();
+        long_since(&mut seats);
+        let seated = table(&seats, 4_000);
+        for round in 1..=PARTS as usize {
+            assert_eq!((seats.make_room(0), seats.going()), (MOST_TO_GO, round * MOST_TO_GO));
+        }
+        let gone = |one: &Seated| one.seat.since.load(Ordering::Relaxed) == GONE;
+        assert!(!seated[1_000..].iter().any(gone), "those who have waited longest");
+        let apart = |part| seated.iter().skip(part).step_by(PARTS as usize).filter(|one| gone(one)).count();
+        assert!((0..PARTS as usize).all(|part| apart(part) >= 4), "it is every part's turn");
     }
 
     #[tokio::test]
