@@ -239,6 +239,8 @@ impl Connection {
             if decided || seen.len() >= wanted.min(H2_PREFACE.len()) {
                 return Ok(());
             }
+            // Whoever says nothing has no buffer.
+            self.socket.has_come().await?;
             self.peeked.bytes.reserve_exact(PEEK.saturating_sub(self.peeked.bytes.len()));
             if self.socket.read_buf(&mut self.peeked.bytes).await? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());

@@ -24,6 +24,16 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// Waits until there may be something to read. Cancel safe.
+    pub(super) async fn has_come(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.readable().await,
+            Socket::Unix(stream) => stream.readable().await,
+            // There may be something in the session.
+            Socket::Tls(_) | Socket::TlsTo(_) => Ok(()),
+        }
+    }
+
     /// Sends some of `slices` in one system call; returns how much.
     pub(crate) fn poll_send(
         &mut self,

@@ -30,8 +30,8 @@ impl Client {
     /// Serves a connection to its end.
     pub(super) async fn serve(mut self, mut connection: Box<Connection>) {
         match self.speaks_http1(&mut connection).await {
-            Some(true) => self.serve_http1(connection).await,
-            // Boxed: what that needs is not kept along with connections of HTTP/1.1.
+            // Boxed, both: nothing that they need is kept along with a connection on which nothing has been said.
+            Some(true) => Box::pin(self.serve_http1(connection)).await,
             Some(false) => Box::pin(http2::serve(self.app, connection, self.stopping, self.seat)).await,
             None => connection.shutdown().await,
         }
