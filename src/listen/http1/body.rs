@@ -2,7 +2,10 @@
 
 use crate::listen::chunks::Chunks;
 use crate::listen::framing::Flaw;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+
+/// Chunks that are shorter go on together with what was read behind them, up to as much.
+const SMALL: usize = 512;
 
 /// What is still to come.
 #[derive(Debug)]
@@ -46,8 +49,40 @@ impl Incoming {
                 }
                 Ok(Some(read.split_to(count)))
             }
-            Incoming::Chunked(chunks) => chunks.take(read),
+            Incoming::Chunked(chunks) => gather(chunks, read),
             Incoming::Over => Ok(None),
         }
+    }
+}
+
+/// The next piece of a chunked body. Small ones go on together: each that does alone is a system call.
+fn gather(chunks: &mut Chunks, read: &mut Bytes) -> Result<Option<Bytes>, Flaw> {
+    let Some(first) = chunks.take(read)? else { return Ok(None) };
+    if first.len() >= SMALL || read.is_empty() || chunks.is_over() {
+        return Ok(Some(first));
+    }
+    let mut pieces = BytesMut::with_capacity(2 * SMALL);
+    pieces.extend_from_slice(&first);
+    while pieces.len() < SMALL
+        && let Some(piece) = chunks.take(read)?
+    {
+        pieces.extend_from_slice(&piece);
+    }
+    Ok(Some(pieces.freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_chunks_go_on_together() {
+        let mut read = Bytes::from([b"1\r\nx\r\n".repeat(600), b"0\r\n\r\nGET".to_vec()].concat());
+        let mut body = Incoming::Chunked(Box::default());
+        let mut lengths = Vec::new();
+        while let Ok(Some(piece)) = body.take(&mut read) {
+            lengths.push(piece.len());
+        }
+        assert_eq!((lengths, body.is_over(), &*read), (vec![SMALL, 88], true, &b"GET"[..]));
     }
 }
