@@ -22,6 +22,7 @@ use pingora::protocols::{
 };
 use std::any::Any;
 use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -82,6 +83,9 @@ pub const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What one peek may read: the head of most requests, so that peeking saves the session its first read.
 const PEEK: usize = 4096;
+
+/// What is read at once of HTTP/2 but for the insides of long frames: some dozens of short ones.
+const SHORT: usize = 1 << 10;
 
 /// Writes are gathered up to here: a header with a small body.
 const GATHER: usize = 4096;
@@ -173,6 +177,19 @@ impl Connection {
     pub(super) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
         self.patience.judge(cx, flushed)
+    }
+
+    /// Reads no more than may be dealt with at once: of short frames a few, since each of them may wake a request.
+    fn poll_piece(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let socket = Pin::new(&mut self.socket);
+        if self.frames.as_ref().is_none_or(|frames| frames.is_in_long()) || buf.remaining() <= SHORT {
+            return socket.poll_read(cx, buf);
+        }
+        let mut space = [const { MaybeUninit::uninit() }; SHORT];
+        let mut piece = ReadBuf::uninit(&mut space);
+        ready!(socket.poll_read(cx, &mut piece))?;
+        buf.put_slice(piece.filled());
+        Poll::Ready(Ok(()))
     }
 
     /// Looks at what stands in `buf` behind `before`. Frames that are too many are read by nobody: whoever serves the connection
@@ -279,7 +296,7 @@ impl AsyncRead for Connection {
             // Whoever holds it is being polled, too.
             return Poll::Pending;
         }
-        let Poll::Ready(read) = Pin::new(&mut this.socket).poll_read(cx, buf) else {
+        let Poll::Ready(read) = this.poll_piece(cx, buf) else {
             // Whoever waits for the client has nothing more to say for now. The engine flushes an answer of known length only at
             // its end.
             return match this.poll_drain(cx) {

@@ -20,6 +20,9 @@ const BYTES_PER_FRAME: usize = 256;
 /// How much of a client is read before others have their turn, and before what it asks is looked at.
 const TURN: usize = 64 << 10;
 
+/// A frame counts for so many bytes of that at least: a window that is opened wakes a request, however short the frame is.
+const LEAST: usize = 1 << 10;
+
 // Types of frames (RFC 9113 section 6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -128,12 +131,22 @@ impl Frames {
     }
 
     /// Looks at what was read; `false` when the client has gone too far.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> bool {
+    pub(super) fn pass(&mut self, bytes: &[u8]) -> bool {
         self.turn += bytes.len();
+        let within = self.follow(bytes);
         if self.turn >= TURN {
             self.turn = 0;
             self.watch.hold();
         }
+        within
+    }
+
+    /// Whether what comes next is the inside of a long frame, so that much of it may be read at once.
+    pub(super) fn is_in_long(&self) -> bool {
+        self.skip >= LEAST
+    }
+
+    fn follow(&mut self, mut bytes: &[u8]) -> bool {
         loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -146,6 +159,7 @@ impl Frames {
             };
             missing.copy_from_slice(begin);
             (self.known, bytes) = (0, rest);
+            self.turn += LEAST;
             if let Err(excess) = self.count() {
                 self.watch.raise(excess);
                 return false;
@@ -262,6 +276,8 @@ mod tests {
         assert!(frames.pass(H2_PREFACE) && !frames.is_held());
         assert_eq!((0..8).take_while(|_| frames.pass(&body) && !frames.is_held()).count(), 3);
         assert!(frames.watch().release() && !frames.is_held() && !frames.watch().release());
+        let window = frame(8, &[0; 4]);
+        assert_eq!((0..100).take_while(|_| frames.pass(&window) && !frames.is_held()).count(), 63);
         assert!(
             frames.pass(&frame(RST_STREAM, &[0; 4]).repeat(10_000)),
             "who is trusted may do what he likes"
