@@ -6,6 +6,7 @@
 //! is asked, no buffer is kept.
 
 mod answer;
+mod arrival;
 mod body;
 mod output;
 #[cfg(test)]

@@ -3,17 +3,11 @@
 use super::accept::App;
 use super::http2;
 use super::seats::Seat;
-use crate::listen::connection::{Connection, H2_PREFACE, LAST_CHANCE};
-use crate::listen::framing::Flaw;
+use crate::listen::connection::{Connection, H2_PREFACE};
 use crate::listen::http1::Session;
 use pingora::protocols::{Peek, Shutdown};
 use pingora::server::ShutdownWatch;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Instant;
-
-/// Most empty lines in front of a request; one is what old clients send behind a body (RFC 9112 section 2.2).
-const MOST_EMPTY_LINES: u32 = 4;
 
 /// A client that speaks HTTP/1.1 until something else is found out.
 pub(super) struct Client {
@@ -56,16 +50,16 @@ impl Client {
 
     /// Answers the one request of the watchdog.
     pub(super) async fn serve_probe(mut self, connection: Box<Connection>) {
-        let mut session = Box::new(Session::new(connection));
-        if let Some(Ok(())) = self.read_head(&mut session).await {
+        let (mut session, limits) = (Box::new(Session::new(connection)), self.app.limits);
+        if let Some(Ok(())) = session.await_head(&limits, &mut self.stopping).await {
             self.app.gateway.answer_probe(session).await;
         }
     }
 
     async fn serve_http1(&mut self, connection: Box<Connection>) {
-        let mut session = Box::new(Session::new(connection));
-        let mut left = self.app.limits.requests.unwrap_or(u64::MAX);
-        while let Some(found) = self.read_head(&mut session).await {
+        let (mut session, limits) = (Box::new(Session::new(connection)), self.app.limits);
+        let mut left = limits.requests.unwrap_or(u64::MAX);
+        while let Some(found) = session.await_head(&limits, &mut self.stopping).await {
             if !self.seat.be_busy() {
                 return;
             }
@@ -84,51 +78,5 @@ impl Client {
             self.seat.wait();
         }
         session.part();
-    }
-
-    /// Reads until there is a whole head; `None` when none comes.
-    async fn read_head(&mut self, session: &mut Session) -> Option<Result<(), Flaw>> {
-        let (limits, mut alarm) = (self.app.limits, session.take_alarm());
-        let (mut seen, mut began, mut empty_lines) = (0, None, 0);
-        let mut leaving = *self.stopping.borrow();
-        loop {
-            // Of an empty line, one half may have come before the other.
-            while seen <= 1 && session.skip_empty_line() {
-                (seen, began) = (0, None);
-                empty_lines += 1;
-            }
-            if empty_lines > MOST_EMPTY_LINES {
-                return Some(Err(Flaw::EmptyLines));
-            }
-            match session.begin(seen, &limits) {
-                Ok(true) => {
-                    session.put_alarm(alarm);
-                    return Some(Ok(()));
-                }
-                Ok(false) => {}
-                Err(flaw) => return Some(Err(flaw)),
-            }
-            seen = session.ahead().len();
-            let limit = match (seen, began) {
-                (0, _) if leaving => LAST_CHANCE,
-                (0, _) => limits.keepalive,
-                (_, None) => *began.insert(Instant::now() + limits.header_time) - Instant::now(),
-                (_, Some(deadline)) => deadline.saturating_duration_since(Instant::now()),
-            };
-            let more = alarm.within(limit, poll_fn(|cx| session.poll_fill(cx)));
-            let more = tokio::select! {
-                biased;
-                more = more => more,
-                _ = self.stopping.changed(), if seen == 0 && !leaving => {
-                    leaving = true;
-                    continue;
-                }
-            };
-            match more {
-                Ok(Ok(1..)) => {}
-                Err(_) if seen > 0 => return Some(Err(Flaw::Slow)),
-                _ => return None,
-            }
-        }
     }
 }
