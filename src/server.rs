@@ -66,10 +66,6 @@ const IDLE_CONNECTIONS: usize = 1024;
 /// Tries the engine may make; the gateway decides on each.
 const ENGINE_TRIES: usize = 4;
 
-/// How many tasks a thread runs before it looks for what has come meanwhile, and so how long who has been heard keeps others
-/// waiting to be heard. Tokio's own 61 are milliseconds when each of them is a request.
-const TASKS_A_LOOK: u32 = 16;
-
 /// Everything that is needed to run.
 pub struct Start {
     /// The file of the configuration.
@@ -120,7 +116,6 @@ fn start_and_stay(start: Start) -> Result<usize, String> {
     let log = log.map_err(|error| format!("the access log cannot be opened: {error}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
-        .event_interval(TASKS_A_LOOK)
         .thread_name("tollgate")
         .enable_all()
         .build()

@@ -34,6 +34,10 @@ const MOST_FIELDS: usize = 256;
 /// Most bytes of answers that wait in a stream for the client to take them.
 const SEND_BUFFER: usize = 64 << 10;
 
+/// So many requests of a connection begin at once, since what they have to say goes out together; only who has more in flight lets
+/// others come between.
+const FEW: usize = 8;
+
 /// Requests that a client may still send before it says that it has heard of the end: it has a round trip for that.
 const LATE_REQUESTS: u64 = 10_000;
 
@@ -158,7 +162,9 @@ impl Client {
             // hundred requests take megabytes.
             if let Poll::Ready(accepted) = accepted.as_mut().poll(cx) {
                 self.watch.hold();
-                turn.begin();
+                if self.active.are_many() {
+                    turn.begin();
+                }
                 return Poll::Ready(Next::Accepted(accepted));
             }
             if let Some(excess) = self.watch.excess() {
@@ -239,6 +245,10 @@ impl Active {
         // One that has been asked to go is about to end.
         this.seat.be_busy();
         Running(this.clone())
+    }
+
+    fn are_many(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= FEW
     }
 
     /// For how long there has been none; `None` when there are some.
