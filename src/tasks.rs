@@ -142,8 +142,7 @@ impl Supervised {
     }
 }
 
-/// Whether both are the same task. Only the data address counts: one type may have several vtables.
-/// What a task is told apart by. Every upstream has some, so that comparing each with each would take a while.
+/// What a task is told apart by: where its data lies, since one type may have several vtables.
 fn address(task: &Arc<dyn Task>) -> usize {
     Arc::as_ptr(task).addr()
 }
