@@ -291,6 +291,18 @@ impl Gateway {
     }
 }
 
+/// The processes whose command line names something in a folder.
+fn processes_with(dir: &Path) -> Vec<Pid> {
+    let dir = dir.to_str().unwrap().as_bytes();
+    let names = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.windows(dir.len()).any(|part| part == dir)
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(names).map(Pid::from_raw).collect()
+}
+
 /// Resident memory of a process in bytes.
 pub fn resident_bytes(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -302,8 +314,9 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let mut child = self.child.lock().unwrap();
         let _already_gone = child.kill();
-        for successor in self.successors() {
-            let _already_gone = kill(Pid::from_raw(successor), Signal::SIGKILL);
+        // Not by what they have said: one that has just taken over may not have been heard yet.
+        for successor in processes_with(self.plan.dir()) {
+            let _already_gone = kill(successor, Signal::SIGKILL);
         }
         let _already_reaped = child.wait();
         if std::thread::panicking() {
